@@ -1,0 +1,148 @@
+"""The manifest, the bundle on disk and the mapped parameters."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from wire.bundle import MANIFEST_FILE, read_bundle
+from wire.errors import BundleError, ManifestError
+from wire.manifest import BatchKind, FileEntry, Manifest, ParameterSpec, Role, task_id
+from wire.parameters import map_parameters
+from wire.policy import CodecPolicy, TrainingPolicy
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A bundle folder with files that the wire does not look into."""
+    contents = {"update.onnx": b"program", "scorer.onnx": b"scorer", "p.safetensors": b"parameters"}
+    files = []
+    for path, content in contents.items():
+        (tmp_path / path).write_bytes(content)
+        files.append(FileEntry(path, hashlib.sha256(content).hexdigest(), len(content)))
+    manifest = Manifest(
+        name="test",
+        recommender="mf",
+        items=5,
+        batch=BatchKind.POINTWISE,
+        parameters=(
+            ParameterSpec("item", Role.ROWS, (5, 2)),
+            ParameterSpec("user", Role.PRIVATE, (2,)),
+        ),
+        programs={"onnx": "update.onnx"},
+        scorer="scorer.onnx",
+        initial="p.safetensors",
+        private="p.safetensors",
+        files=tuple(files),
+        training=TrainingPolicy(),
+        codec=CodecPolicy(),
+    )
+    (tmp_path / MANIFEST_FILE).write_bytes(manifest.to_json())
+    return tmp_path
+
+
+def test_a_manifest_comes_back_and_names_its_task(root: Path) -> None:
+    raw = (root / MANIFEST_FILE).read_bytes()
+    manifest = Manifest.from_json(raw)
+    assert manifest.to_json() == raw
+    assert [spec.name for spec in manifest.federated] == ["item"]
+    assert manifest.dense_bytes == 40
+    assert task_id(raw) == hashlib.sha256(raw).hexdigest()[:32]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("format", 2, r"manifest\.format is 2; expected 1"),
+        ("name", "", "manifest.name"),
+        ("items", 0, "manifest.items is 0"),
+        ("items", 6, r"parameters.item.shape is \[5, 2\]; expected \[6, width\]"),
+        ("batch", "sideways", "manifest.batch"),
+        ("parameters", [], "nothing to federate"),
+        ("parameters", [{"name": "a", "role": "secret", "shape": [1]}], "role is 'secret'"),
+        ("parameters", [{"name": "a", "role": "dense", "shape": []}], "shape"),
+        ("parameters", [{"name": "a b", "role": "dense", "shape": [1]}], "name is 'a b'"),
+        ("programs", {}, "at least one program"),
+        ("scorer", "none.onnx", "no entry for 'none.onnx'"),
+        ("training", {"learning_rate": -1}, "training.learning_rate is -1"),
+        ("training", {"lr": 1}, "unknown key 'lr'"),
+        ("codec", {"bits": 3}, "codec.bits is 3"),
+        ("extra", 1, "unknown key 'extra'"),
+        ("files", [{"path": "../a", "sha256": "0" * 64, "size_bytes": 1}], "inside the bundle"),
+        ("files", [{"path": "/a", "sha256": "0" * 64, "size_bytes": 1}], "inside the bundle"),
+        ("files", [{"path": "a", "sha256": "xyz", "size_bytes": 1}], "hex"),
+    ],
+)
+def test_a_bad_field_is_named(root: Path, key: str, value: Any, says: str) -> None:
+    document = json.loads((root / MANIFEST_FILE).read_bytes())
+    document[key] = value
+    with pytest.raises(ManifestError, match=says):
+        Manifest.from_json(json.dumps(document).encode())
+
+
+def test_a_missing_field_is_named(root: Path) -> None:
+    document = json.loads((root / MANIFEST_FILE).read_bytes())
+    del document["scorer"]
+    with pytest.raises(ManifestError, match=r"manifest\.scorer is missing"):
+        Manifest.from_json(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff\xfe", b"[" * 100_000, b"null"])
+def test_what_is_not_a_manifest_is_refused(raw: bytes) -> None:
+    with pytest.raises(ManifestError):
+        Manifest.from_json(raw)
+
+
+def test_a_bundle_is_read(root: Path) -> None:
+    assert read_bundle(root).manifest.name == "test"
+
+
+@pytest.mark.parametrize("name", ["update.onnx", "scorer.onnx", "p.safetensors"])
+def test_a_bundle_with_one_byte_changed_is_refused(root: Path, name: str) -> None:
+    content = bytearray((root / name).read_bytes())
+    content[2] ^= 1
+    (root / name).write_bytes(content)
+    with pytest.raises(BundleError, match="digest"):
+        read_bundle(root)
+
+
+def test_a_truncated_or_incomplete_bundle_is_refused(root: Path) -> None:
+    (root / "update.onnx").write_bytes(b"prog")
+    with pytest.raises(BundleError, match="4 bytes; the manifest says 7"):
+        read_bundle(root)
+    (root / "update.onnx").unlink()
+    with pytest.raises(BundleError, match="missing"):
+        read_bundle(root)
+    with pytest.raises(BundleError, match="not a bundle"):
+        read_bundle(root / "nowhere")
+
+
+def test_parameters_are_mapped_as_written(tmp_path: Path) -> None:
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
+    path = tmp_path / "p.safetensors"
+    save_file({"item": table, "bias": np.ones(2, np.float32)}, path)
+    mapped = map_parameters(path)
+    assert set(mapped) == {"item", "bias"}
+    np.testing.assert_array_equal(mapped["item"], table)
+    assert isinstance(mapped["item"], np.memmap)
+    assert not mapped["item"].flags.writeable
+
+
+@pytest.mark.parametrize("keep", [0, 4, 20, -1])
+def test_a_truncated_parameter_file_is_refused(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "p.safetensors"
+    save_file({"item": np.ones((4, 3), np.float32)}, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(BundleError):
+        map_parameters(path)
+
+
+def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+    save_file({"item": np.ones((4, 3), np.float64)}, path)
+    with pytest.raises(BundleError, match="F32"):
+        map_parameters(path)

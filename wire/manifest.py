@@ -1,0 +1,273 @@
+"""The manifest: what a bundle holds, and by its digest the name of the task."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Self, TypeVar
+
+from wire.checks import Fields
+from wire.errors import ManifestError, PolicyError
+from wire.policy import CodecPolicy, TrainingPolicy
+
+__all__ = [
+    "FORMAT_VERSION",
+    "BatchKind",
+    "FileEntry",
+    "Manifest",
+    "ParameterSpec",
+    "Role",
+    "task_id",
+]
+
+FORMAT_VERSION = 1
+TASK_ID_BYTES = 16
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_PARAMETERS = 256
+MAX_FILES = 64
+MAX_ELEMENTS = 1 << 31
+MAX_FILE_BYTES = 1 << 40
+P = TypeVar("P", TrainingPolicy, CodecPolicy)
+_PATH = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]*(/[a-zA-Z0-9_-][a-zA-Z0-9_.-]*)*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Role(StrEnum):
+    """Who may see a parameter, and in which portions it travels."""
+
+    DENSE = "dense"
+    ROWS = "rows"
+    PRIVATE = "private"
+
+
+class BatchKind(StrEnum):
+    """What one training sample is: a labelled item, or a preferred and another item."""
+
+    POINTWISE = "pointwise"
+    PAIRWISE = "pairwise"
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """One float32 parameter.
+
+    Attributes:
+        name: unique in the manifest, and the parameter's input name in the programs.
+        role: ``rows`` parameters are tables of shape (catalogue, width).
+        shape: the full shape; each dimension at least 1.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for dimension in self.shape:
+            size *= dimension
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of the bundle: its path in the bundle, its SHA-256 in hex, its size in bytes."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a device and an aggregator must know of a task.
+
+    Attributes:
+        name: what people call the task.
+        recommender: the kind of model, for example ``mf``.
+        items: size of the catalogue; item ids are 0 to items - 1.
+        batch: what a training sample is.
+        parameters: every trained parameter; their order is the order of tensors on the wire.
+        programs: for each runtime the path of its program.
+        scorer: path of the scorer program.
+        initial: path of the safetensors file with version 0 of the federated parameters.
+        private: path of the safetensors file with the start of the private parameters.
+        files: every file of the bundle except the manifest.
+        training: the training policy to start with.
+        codec: the codec policy to start with.
+    """
+
+    name: str
+    recommender: str
+    items: int
+    batch: BatchKind
+    parameters: tuple[ParameterSpec, ...]
+    programs: Mapping[str, str]
+    scorer: str
+    initial: str
+    private: str
+    files: tuple[FileEntry, ...]
+    training: TrainingPolicy
+    codec: CodecPolicy
+
+    @cached_property
+    def federated(self) -> tuple[ParameterSpec, ...]:
+        """The parameters that travel (dense and rows), in wire order."""
+        return tuple(spec for spec in self.parameters if spec.role is not Role.PRIVATE)
+
+    @cached_property
+    def private_parameters(self) -> tuple[ParameterSpec, ...]:
+        """The parameters that never leave the device."""
+        return tuple(spec for spec in self.parameters if spec.role is Role.PRIVATE)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of all federated parameters as float32: what an uncompressed update costs."""
+        return 4 * sum(spec.size for spec in self.federated)
+
+    def file(self, path: str) -> FileEntry:
+        """The entry of one file.
+
+        Raises:
+            ManifestError: no such file in the bundle.
+        """
+        for entry in self.files:
+            if entry.path == path:
+                return entry
+        raise ManifestError(f"manifest.files has no entry for {path!r}")
+
+    def to_json(self) -> bytes:
+        """The canonical bytes: equal manifests give equal bytes, so equal task names."""
+        document = {
+            "format": FORMAT_VERSION,
+            "name": self.name,
+            "recommender": self.recommender,
+            "items": self.items,
+            "batch": self.batch.value,
+            "parameters": [
+                {"name": p.name, "role": p.role.value, "shape": list(p.shape)}
+                for p in self.parameters
+            ],
+            "programs": dict(self.programs),
+            "scorer": self.scorer,
+            "initial": self.initial,
+            "private": self.private,
+            "files": [
+                {"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files
+            ],
+            "training": self.training.to_dict(),
+            "codec": self.codec.to_dict(),
+        }
+        return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Parse and check a manifest.
+
+        Raises:
+            ManifestError: names the field, what stands there and what was expected.
+        """
+        if len(raw) > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"manifest has {len(raw)} bytes; at most {MAX_MANIFEST_BYTES}")
+        try:
+            document = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(f"manifest is not JSON: {error}") from None
+        fields = Fields(document, where="manifest", error=ManifestError)
+        version = fields.take("format")
+        if version != FORMAT_VERSION:
+            raise fields.refusal("format", version, f"{FORMAT_VERSION}; update this software")
+        manifest = cls(
+            name=fields.text("name"),
+            recommender=fields.text("recommender"),
+            items=fields.integer("items", 1, MAX_ELEMENTS),
+            batch=BatchKind(fields.choice("batch", tuple(BatchKind))),
+            parameters=_parameters(fields.array("parameters", MAX_PARAMETERS)),
+            programs=_programs(fields.take("programs")),
+            scorer=fields.text("scorer"),
+            initial=fields.text("initial"),
+            private=fields.text("private"),
+            files=_files(fields.array("files", MAX_FILES)),
+            training=_policy(TrainingPolicy.from_dict, fields.take("training")),
+            codec=_policy(CodecPolicy.from_dict, fields.take("codec")),
+        )
+        fields.done()
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        names = [spec.name for spec in self.parameters]
+        if len(set(names)) != len(names):
+            raise ManifestError("manifest.parameters has a name twice")
+        if not self.federated:
+            raise ManifestError("manifest.parameters has nothing to federate (dense or rows)")
+        for spec in self.parameters:
+            if spec.role is Role.ROWS and (len(spec.shape) != 2 or spec.shape[0] != self.items):
+                raise ManifestError(
+                    f"manifest.parameters.{spec.name}.shape is {list(spec.shape)}; "
+                    f"expected [{self.items}, width] for the role rows"
+                )
+        paths = [entry.path for entry in self.files]
+        if len(set(paths)) != len(paths):
+            raise ManifestError("manifest.files has a path twice")
+        for path in (*self.programs.values(), self.scorer, self.initial, self.private):
+            self.file(path)
+
+
+def task_id(raw_manifest: bytes) -> str:
+    """The name of a task: the first 16 bytes of its manifest's SHA-256, as 32 hex characters."""
+    return hashlib.sha256(raw_manifest).digest()[:TASK_ID_BYTES].hex()
+
+
+def _policy(parse: Callable[[object], P], values: object) -> P:
+    try:
+        return parse(values)
+    except PolicyError as error:
+        raise ManifestError(f"manifest.{error}") from None
+
+
+def _parameters(entries: list[Any]) -> tuple[ParameterSpec, ...]:
+    return tuple(_parameter(entry, at) for at, entry in enumerate(entries))
+
+
+def _parameter(entry: object, at: int) -> ParameterSpec:
+    fields = Fields(entry, where=f"manifest.parameters[{at}]", error=ManifestError)
+    name, shape = fields.text("name"), fields.array("shape", 8)
+    role = Role(fields.choice("role", tuple(Role)))
+    fields.done()
+    if not _NAME.fullmatch(name):
+        raise fields.refusal("name", name, "letters, digits, '_', '.' and '-'")
+    if not shape or not all(type(n) is int and 1 <= n <= MAX_ELEMENTS for n in shape):
+        raise fields.refusal("shape", shape, f"a list of integers from 1 to {MAX_ELEMENTS}")
+    spec = ParameterSpec(name, role, tuple(shape))
+    if spec.size > MAX_ELEMENTS:
+        raise fields.refusal("shape", shape, f"at most {MAX_ELEMENTS} elements")
+    return spec
+
+
+def _programs(programs: object) -> dict[str, str]:
+    fields = Fields(programs, where="manifest.programs", error=ManifestError)
+    if not isinstance(programs, Mapping) or not programs:
+        raise fields.refusal("", programs, "at least one program")
+    return {str(runtime): fields.text(runtime) for runtime in programs}
+
+
+def _files(entries: list[Any]) -> tuple[FileEntry, ...]:
+    files = []
+    for at, entry in enumerate(entries):
+        fields = Fields(entry, where=f"manifest.files[{at}]", error=ManifestError)
+        path, sha256 = fields.text("path"), fields.text("sha256")
+        size_bytes = fields.integer("size_bytes", 0, MAX_FILE_BYTES)
+        fields.done()
+        # A path is joined to a folder on the device: it must not be able to leave it.
+        if not _PATH.fullmatch(path):
+            raise fields.refusal("path", path, "a relative path inside the bundle")
+        if not _SHA256.fullmatch(sha256):
+            raise fields.refusal("sha256", sha256, "64 lower-case hex characters")
+        files.append(FileEntry(path, sha256, size_bytes))
+    return tuple(files)
