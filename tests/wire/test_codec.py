@@ -62,10 +62,20 @@ def test_error_feedback_conserves_what_was_learned(
         delta = random_delta(seed + at, 50, 6, 20)
         compensated = compensate(delta, residual)
         decoded = decode_delta(encode_delta(compensated, specs, policy), specs)
-        residual = leftover(compensated, decoded)
+        residual = leftover(residual, compensated, decoded)
         learned, sent = add(learned, delta), add(sent, decoded)
     lost = squared_norm(add(add(sent, residual), learned, -1.0))
     assert lost <= 1e-9 * (squared_norm(learned) + squared_norm(residual))
+
+
+def test_a_residual_row_waits_until_it_is_touched_again() -> None:
+    residual = {"item": RowBlock(np.array([2, 5]), np.ones((2, 2), np.float32))}
+    delta = {"item": RowBlock(np.array([5, 7]), np.ones((2, 2), np.float32))}
+    compensated = compensate(delta, residual)
+    assert rows_of(compensated["item"]).rows.tolist() == [5, 7]
+    assert rows_of(compensated["item"]).values[:, 0].tolist() == [2, 1]
+    after = rows_of(leftover(residual, compensated, compensated)["item"])
+    assert after.at(np.array([2, 5, 7]))[:, 0].tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +95,7 @@ def test_a_repeated_delta_arrives_in_full(policy: CodecPolicy) -> None:
     for _ in range(rounds):
         compensated = compensate(delta, residual)
         decoded = decode_delta(encode_delta(compensated, specs, policy), specs)
-        residual, sent = leftover(compensated, decoded), add(sent, decoded)
+        residual, sent = leftover(residual, compensated, decoded), add(sent, decoded)
     missing = add(delta, sent, -1.0 / rounds)
     assert squared_norm(missing) < 0.02 * squared_norm(delta)
 
