@@ -1,0 +1,161 @@
+"""The evaluation protocol: every number about quality in this project is made here.
+
+One held-out item of each user is ranked twice: among 99 candidates that the user never interacted
+with (drawn once, in `device_sims.datasets.split`, and the same for every model), and among the
+whole catalogue. The *rank* is the number of competing items that do not score lower, so a tie
+counts against the held-out item, and so does a score that is not a number. With rank r, counted
+from 0, a user has
+
+    hit = 1 if r < 10 else 0        gain = 1 / log2(r + 2) if r < 10 else 0
+
+and HR@10 and NDCG@10 are their means over all users.
+
+Who competes in the full rank: every item that the user had not used before the held-out one. So
+for the validation item the training items are masked, and the test item, which lies in the future,
+competes; for the test item the training items and the validation item are masked.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_sims.datasets.interactions import IntArray
+from device_sims.datasets.split import Split
+
+__all__ = ["TOP", "HeldOut", "Quality", "Scorer", "best_round", "evaluate", "popularity"]
+
+TOP = 10
+_SCORES_AT_ONCE = 1 << 22
+
+_Scores = NDArray[np.floating[Any]]
+HeldOut = Literal["validation", "test"]
+Scorer = Callable[[IntArray], _Scores]
+"""Takes users (int64 [n]) and returns a raw score for every item (floating [n, items]).
+
+For scores already at hand that is `scores.__getitem__`.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How well a model ranks the held-out items; each a mean over all users, from 0 to 1.
+
+    Attributes:
+        hr_at_10: Share of users whose item is in the first ten among the 99 candidates.
+        ndcg_at_10: The same, discounted by place.
+        full_hr_at_10: Share of users whose item is in the first ten of the catalogue.
+        full_ndcg_at_10: The same, discounted by place.
+    """
+
+    hr_at_10: float
+    ndcg_at_10: float
+    full_hr_at_10: float
+    full_ndcg_at_10: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the four figures by name, for JSON."""
+        return asdict(self)
+
+
+def evaluate(scorer: Scorer, split: Split, *, which: HeldOut) -> Quality:
+    """Rank one held-out item of every user.
+
+    Users are scored in batches, so that about 4 million scores are in memory at once.
+
+    Args:
+        scorer: The model.
+        split: The data set.
+        which: Rank the validation items or the test items.
+
+    Raises:
+        ValueError: `scorer` returns something of another shape than [users, items].
+    """
+    held_out = split.validation if which == "validation" else split.test
+    sampled = np.empty(split.user_count, dtype=np.int64)
+    full = np.empty(split.user_count, dtype=np.int64)
+    batch = max(1, _SCORES_AT_ONCE // split.item_count)
+    for first in range(0, split.user_count, batch):
+        users = np.arange(first, min(first + batch, split.user_count))
+        scores = scorer(users)
+        if scores.shape != (len(users), split.item_count):
+            raise ValueError(
+                f"scores of shape {scores.shape} for {len(users)} users and "
+                f"{split.item_count} items"
+            )
+        mine = np.take_along_axis(scores, held_out[users, None], axis=1)
+        rows, items = _used_before(split, users, which)
+        sampled[users] = _sampled_ranks(scores, mine, split.candidates[users])
+        full[users] = _full_ranks(scores, mine, rows, items)
+    hr_at_10, ndcg_at_10 = _means(sampled)
+    full_hr_at_10, full_ndcg_at_10 = _means(full)
+    return Quality(
+        hr_at_10=hr_at_10,
+        ndcg_at_10=ndcg_at_10,
+        full_hr_at_10=full_hr_at_10,
+        full_ndcg_at_10=full_ndcg_at_10,
+    )
+
+
+def popularity(split: Split) -> Scorer:
+    """Return the baseline that every model must beat: an item's count in the training part."""
+    counts = np.bincount(split.train.items, minlength=split.item_count).astype(np.float64)
+    return lambda users: np.broadcast_to(counts, (len(users), split.item_count))
+
+
+def best_round(validation: Sequence[Quality]) -> int:
+    """Return the position of the round to report, picked on validation and never on test.
+
+    That is the highest NDCG@10; HR@10 breaks a tie, and then the earlier round.
+
+    Args:
+        validation: The validation quality of each round, in order.
+
+    Raises:
+        ValueError: `validation` is empty.
+    """
+    if not validation:
+        raise ValueError("no round to pick from")
+    return max(
+        range(len(validation)),
+        key=lambda at: (validation[at].ndcg_at_10, validation[at].hr_at_10, -at),
+    )
+
+
+def _sampled_ranks(scores: _Scores, mine: _Scores, candidates: IntArray) -> IntArray:
+    """Count for each row the candidates (-1 = none) that do not score below `mine` ([rows, 1])."""
+    rivals = np.take_along_axis(scores, candidates, axis=1)
+    counts: IntArray = np.count_nonzero(~(rivals < mine) & (candidates >= 0), axis=1)
+    return counts
+
+
+def _full_ranks(scores: _Scores, mine: _Scores, rows: IntArray, items: IntArray) -> IntArray:
+    """Count for each row the items that do not score below `mine` ([rows, 1]).
+
+    The masked ones, `items[i]` in row `rows[i]`, are counted and taken off again; to overwrite
+    their scores would change or copy what the caller handed in.
+    """
+    not_below: IntArray = np.count_nonzero(~(scores < mine), axis=1)
+    masked = np.bincount(rows[~(scores[rows, items] < mine[rows, 0])], minlength=len(scores))
+    itself = 1
+    return not_below - masked - itself
+
+
+def _used_before(split: Split, users: IntArray, which: HeldOut) -> tuple[IntArray, IntArray]:
+    """Return the items that consecutive `users` had used before: positions in `users`, items."""
+    starts = split.train.starts[users[0] : users[-1] + 2]
+    positions = np.arange(len(users))
+    rows = np.repeat(positions, np.diff(starts))
+    items = split.train.items[starts[0] : starts[-1]]
+    if which == "validation":
+        return rows, items
+    return np.append(rows, positions), np.append(items, split.validation[users])
+
+
+def _means(ranks: IntArray) -> tuple[float, float]:
+    """Return HR@10 and NDCG@10."""
+    hits = ranks < TOP
+    gains = np.where(hits, 1.0 / np.log2(ranks + 2.0), 0.0)
+    return float(hits.mean()), float(gains.mean())
