@@ -1,0 +1,1 @@
+"""Fleets of agents, data sets, brokers and evidence."""

@@ -2,7 +2,13 @@
 
 from device_sims.datasets.delimited import load_delimited
 from device_sims.datasets.errors import DatasetError, FormatError, LineError
-from device_sims.datasets.interactions import Cleaning, Events, Interactions, index_events
+from device_sims.datasets.interactions import (
+    Cleaning,
+    Events,
+    Interactions,
+    index_events,
+    take_users,
+)
 from device_sims.datasets.movielens import load_movielens
 from device_sims.datasets.split import Histories, Split, split_latest
 from device_sims.datasets.synthetic import synthesise
@@ -21,4 +27,5 @@ __all__ = [
     "load_movielens",
     "split_latest",
     "synthesise",
+    "take_users",
 ]

@@ -1,14 +1,22 @@
 """Who used what and when: the one form that every data set is brought into."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_sims.datasets.errors import DatasetError
 
-__all__ = ["MINIMUM_INTERACTIONS", "Cleaning", "Events", "IntArray", "Interactions", "index_events"]
+__all__ = [
+    "MINIMUM_INTERACTIONS",
+    "Cleaning",
+    "Events",
+    "IntArray",
+    "Interactions",
+    "index_events",
+    "take_users",
+]
 
 IntArray = NDArray[np.int64]
 
@@ -61,7 +69,7 @@ class Interactions:
     Attributes:
         name: The data set's name, for reports.
         users: int64 [n], non-decreasing, every value of 0..user_count-1 occurs.
-        items: int64 [n], every value of 0..item_count-1 occurs.
+        items: int64 [n], each below item_count.
         times: int64 [n], non-decreasing within a user.
         user_labels: The label of each user in the source, by user.
         item_labels: The label of each item in the source, by item.
@@ -137,6 +145,35 @@ def index_events(name: str, events: Events) -> Interactions:
             duplicates=len(order) - len(first),
             dropped_users=int(np.count_nonzero(per_user)) - len(user_labels),
         ),
+    )
+
+
+def take_users(interactions: Interactions, count: int, *, seed: int) -> Interactions:
+    """Return `count` random users with all their interactions; the catalogue stays whole.
+
+    Args:
+        interactions: Any data set.
+        count: How many users, at least 1.
+        seed: Which ones; the order of users is kept.
+
+    Raises:
+        DatasetError: There are fewer users.
+    """
+    if not 1 <= count <= interactions.user_count:
+        raise DatasetError(
+            f"{interactions.name}: {count} devices were asked for; "
+            f"expected 1 to {interactions.user_count}, the number of users"
+        )
+    chosen = np.random.default_rng(seed).permutation(interactions.user_count)[:count]
+    position = np.full(interactions.user_count, -1)
+    position[np.sort(chosen)] = np.arange(count)
+    kept = position[interactions.users] >= 0
+    return replace(
+        interactions,
+        users=position[interactions.users[kept]],
+        items=interactions.items[kept],
+        times=interactions.times[kept],
+        user_labels=tuple(interactions.user_labels[user] for user in np.sort(chosen)),
     )
 
 

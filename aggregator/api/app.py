@@ -1,0 +1,85 @@
+"""The FastAPI application."""
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI, Request, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from aggregator import dashboard
+from aggregator.api import blobs, events, operations, tasks, versions
+from aggregator.api.core import Core
+from aggregator.engine import TaskError
+from aggregator.ledger import LedgerUnavailableError
+from wire.errors import WireError
+
+__all__ = ["create_app"]
+
+DESCRIPTION = """
+Rivulet's aggregator merges what devices learn into versions of a recommender.
+
+* Devices talk MQTT for updates and receipts, and use this API to fetch bundles and parameters.
+* Operators make tasks (`PUT /v1/blobs/{sha256}` for each file of a bundle, then `POST /v1/tasks`
+  with its manifest), steer them (`PATCH /v1/tasks/{task}`) and watch them.
+* Reading is free; changing something needs `Authorization: Bearer` when the service has a token.
+
+Times are seconds since 1970. An error is `{"detail": "a sentence that says what to do"}`.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(core: Core) -> FastAPI:
+    """The application, and the dashboard with it.
+
+    Args:
+        core: what it stands on.
+    """
+    app = FastAPI(title="Rivulet aggregator", version=_version(), description=DESCRIPTION.strip())
+    app.state.core = core
+    for part in (tasks, versions, events, blobs, operations):
+        app.include_router(part.router)
+    app.include_router(dashboard.router)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(WireError, _refused)
+    app.add_exception_handler(TaskError, _incomplete)
+    app.add_exception_handler(LedgerUnavailableError, _unavailable)
+    app.add_exception_handler(TimeoutError, _unavailable)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("rivulet")
+    except PackageNotFoundError:
+        return "unknown"  # Run from a checkout that was not installed.
+
+
+def _not_valid(_request: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    sentences = [
+        f"{'.'.join(str(part) for part in problem['loc'][1:]) or 'the body'}: {problem['msg']}"
+        for problem in problems
+    ]
+    return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, "; ".join(sentences))
+
+
+def _refused(_request: Request, error: Exception) -> JSONResponse:
+    return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error))
+
+
+def _incomplete(_request: Request, error: Exception) -> JSONResponse:
+    return _answer(status.HTTP_409_CONFLICT, str(error))
+
+
+def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    _log.error("%s %s: %s", request.method, request.url.path, error)
+    busy = "the service is busy or its database refuses; try again in a few seconds"
+    answer = _answer(status.HTTP_503_SERVICE_UNAVAILABLE, busy)
+    answer.headers["Retry-After"] = "5"
+    return answer
+
+
+def _answer(code: int, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, code)

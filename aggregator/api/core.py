@@ -1,0 +1,99 @@
+"""What the API needs of the service, and how a request gets it."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Protocol, TypeVar, cast
+
+from fastapi import Depends, HTTPException, Request, status
+
+from aggregator.blobs import Blobs
+from aggregator.engine import Engine
+from aggregator.ledger import Reports, TaskRecord
+from aggregator.metrics import Instruments
+
+__all__ = ["Call", "Core", "CoreOf", "Readiness", "TaskOf", "authorised"]
+
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Carries out a command on the engine's thread and gives its result; see ``Runner.call``."""
+
+    def __call__(self, command: Callable[[Engine], T]) -> T:
+        """Run ``command``; raises what it raises, or TimeoutError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the service can do its work; for each part None, or what is wrong with it."""
+
+    broker: str | None
+    engine: str | None
+    database: str | None
+
+    @property
+    def ready(self) -> bool:
+        """Nothing is wrong."""
+        return self.broker is None and self.engine is None and self.database is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """What the API stands on.
+
+    Attributes:
+        reports: reads the ledger.
+        blobs: bundles and snapshots.
+        call: everything that changes something goes through the engine.
+        instruments: the metrics.
+        readiness: looks at the parts.
+        now: seconds since 1970.
+        api_token: needed to change anything; None lets everybody.
+    """
+
+    reports: Reports
+    blobs: Blobs
+    call: Call
+    instruments: Instruments
+    readiness: Callable[[], Readiness]
+    now: Callable[[], float]
+    api_token: str | None
+
+
+def _core(request: Request) -> Core:
+    return cast(Core, request.app.state.core)
+
+
+CoreOf = Annotated[Core, Depends(_core)]
+
+
+def _task(task: str, core: CoreOf) -> TaskRecord:
+    record = core.reports.task(task)
+    if record is None:
+        raise HTTPException(
+            status.HTTP_404_NOT_FOUND, f"no task {task:.64}; GET /v1/tasks lists them"
+        )
+    return record
+
+
+TaskOf = Annotated[TaskRecord, Depends(_task)]
+
+
+def authorised(request: Request, core: CoreOf) -> None:
+    """Let a request change something: with the token, where one is set.
+
+    Raises:
+        HTTPException: 401.
+    """
+    if core.api_token is None:
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    same = secrets.compare_digest(given.strip().encode(), core.api_token.encode())
+    if scheme.lower() != "bearer" or not same:
+        raise HTTPException(
+            status.HTTP_401_UNAUTHORIZED,
+            "changing something needs the header Authorization: Bearer with the api_token "
+            "of the aggregator's settings",
+            headers={"WWW-Authenticate": "Bearer"},
+        )

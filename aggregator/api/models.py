@@ -1,0 +1,152 @@
+"""The documents of the API, as OpenAPI describes them."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aggregator.ledger import TaskRecord, VersionReport
+from wire.manifest import Manifest
+
+__all__ = [
+    "DeviceDocument",
+    "EventDocument",
+    "NewTaskDocument",
+    "SteeringDocument",
+    "TaskDetailDocument",
+    "TaskDocument",
+    "UpdateDocument",
+    "VersionDocument",
+]
+
+
+class TaskDocument(BaseModel):
+    """A task in the list of tasks."""
+
+    task: str = Field(description="32 hex characters: the start of its manifest's SHA-256")
+    name: str
+    recommender: str
+    version: int = Field(description="the newest version")
+    paused: bool
+    created_at: float
+
+    @staticmethod
+    def fields_of(record: TaskRecord, version: int) -> dict[str, Any]:
+        """What a task's documents have in common."""
+        manifest = Manifest.from_json(record.manifest)
+        return {
+            "task": record.task,
+            "name": manifest.name,
+            "recommender": manifest.recommender,
+            "version": version,
+            "paused": record.paused,
+            "created_at": record.created_at,
+        }
+
+
+class TaskDetailDocument(TaskDocument):
+    """A task and how it is run."""
+
+    training: dict[str, Any] = Field(description="the training policy in force")
+    codec: dict[str, Any] = Field(description="the codec policy in force")
+    rule: dict[str, Any] = Field(description="the merge rule in force")
+
+
+class NewTaskDocument(BaseModel):
+    """The name of a task."""
+
+    task: str
+
+
+class SteeringDocument(BaseModel):
+    """What to change; what is left out stays. A map changes the keys that it has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    paused: bool | None = Field(None, description="true: devices stop training")
+    training: dict[str, Any] | None = Field(
+        None, examples=[{"learning_rate": 0.05}], description="keys of the training policy"
+    )
+    codec: dict[str, Any] | None = Field(
+        None, examples=[{"bits": 4}], description="keys of the codec policy"
+    )
+    rule: dict[str, Any] | None = Field(
+        None, examples=[{"buffer_size": 40}], description="keys of the merge rule"
+    )
+
+
+class VersionDocument(BaseModel):
+    """One version. What devices measured on it is the mean of their reports, null without any."""
+
+    version: int
+    created_at: float
+    updates: int = Field(description="how many updates its merge took")
+    mean_staleness: float | None = Field(description="of those updates")
+    sha256: str = Field(description="the blob with its parameters")
+    size_bytes: int
+    rule: dict[str, Any] = Field(description="the rule that made it")
+    hr_at_10: float | None
+    ndcg_at_10: float | None
+    eval_loss: float | None
+
+    @classmethod
+    def of(cls, report: VersionReport) -> "VersionDocument":
+        """From the ledger's report."""
+        version, quality = report.version, report.quality
+        return cls(
+            version=version.version,
+            created_at=version.created_at,
+            updates=version.updates,
+            mean_staleness=version.staleness_total / version.updates if version.updates else None,
+            sha256=version.sha256,
+            size_bytes=version.size_bytes,
+            rule=dict(version.rule),
+            hr_at_10=quality.get("hr_at_10"),
+            ndcg_at_10=quality.get("ndcg_at_10"),
+            eval_loss=quality.get("eval_loss"),
+        )
+
+
+class UpdateDocument(BaseModel):
+    """An accepted update."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    device: str
+    sequence: int
+    base_version: int
+    merged_in: int | None = Field(description="the version that took it; null while it waits")
+    examples: int
+    size_bytes: int = Field(description="of the message, envelope included")
+    metrics: dict[str, float]
+    received_at: float
+
+
+class DeviceDocument(BaseModel):
+    """A device that takes part in a task, or in none yet."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    device: str
+    state: str = Field(description="online, offline, or unknown without a status")
+    last_seen: float
+    accepted: int
+    rejected: int
+    duplicate: int
+    bytes: int = Field(description="of its accepted updates")
+    last_version: int | None = Field(description="newest base version of its updates")
+    agent: str | None
+    runtime: str | None
+
+
+class EventDocument(BaseModel):
+    """Something that an operator may want to know."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    at: float
+    kind: str
+    task: str | None
+    device: str | None
+    detail: str

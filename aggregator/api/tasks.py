@@ -1,0 +1,116 @@
+"""Tasks: what is trained, how, and how it is going."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
+
+from aggregator.api.core import CoreOf, TaskOf, authorised
+from aggregator.api.models import (
+    DeviceDocument,
+    NewTaskDocument,
+    SteeringDocument,
+    TaskDetailDocument,
+    TaskDocument,
+    UpdateDocument,
+)
+from aggregator.orders import Steering
+from aggregator.summary import summarise
+
+__all__ = ["router"]
+
+MAX_MANIFEST_BYTES = 1 << 20
+
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+
+@router.get("")
+def list_tasks(core: CoreOf) -> list[TaskDocument]:
+    """Every task, oldest first."""
+    found = core.reports.tasks()
+    return [TaskDocument(**TaskDocument.fields_of(record, newest)) for record, newest in found]
+
+
+async def _manifest_of(request: Request) -> bytes:
+    body = bytearray()
+    async for portion in request.stream():
+        body += portion
+        if len(body) > MAX_MANIFEST_BYTES:
+            raise HTTPException(
+                status.HTTP_413_CONTENT_TOO_LARGE,
+                f"a manifest has at most {MAX_MANIFEST_BYTES} bytes; send manifest.json itself",
+            )
+    return bytes(body)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[Depends(authorised)],
+    responses={409: {"description": "files of the bundle are missing"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "the bytes of the bundle's manifest.json, unchanged",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+    },
+)
+def create_task(core: CoreOf, manifest: Annotated[bytes, Depends(_manifest_of)]) -> NewTaskDocument:
+    """Make a task of a bundle whose files are blobs. The same manifest, the same task."""
+    return NewTaskDocument(task=core.call(lambda engine: engine.create_task(manifest)))
+
+
+@router.get("/{task}")
+def get_task(core: CoreOf, record: TaskOf) -> TaskDetailDocument:
+    """A task and how it is run."""
+    return TaskDetailDocument(
+        **TaskDocument.fields_of(record, core.reports.newest_version(record.task)),
+        training=dict(record.training),
+        codec=dict(record.codec),
+        rule=dict(record.rule),
+    )
+
+
+@router.patch("/{task}", dependencies=[Depends(authorised)])
+def steer_task(core: CoreOf, record: TaskOf, changes: SteeringDocument) -> TaskDetailDocument:
+    """Change how a task is run; devices are told at once. All of it is changed, or nothing."""
+    steering = Steering(**changes.model_dump())
+    core.call(lambda engine: engine.steer(record.task, steering))
+    changed = core.reports.task(record.task) or record
+    return get_task(core, changed)
+
+
+@router.get("/{task}/manifest", response_class=Response)
+def get_manifest(record: TaskOf) -> Response:
+    """The manifest's very bytes; their SHA-256 begins with the task's name."""
+    return Response(record.manifest, media_type="application/json")
+
+
+@router.get("/{task}/summary")
+def get_summary(core: CoreOf, record: TaskOf) -> dict[str, Any]:
+    """Everything that the dashboard shows, from running totals."""
+    return summarise(core.reports, record, now=core.now())
+
+
+@router.get("/{task}/updates")
+def list_updates(
+    core: CoreOf,
+    record: TaskOf,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    device: Annotated[str | None, Query(description="only of this device")] = None,
+) -> list[UpdateDocument]:
+    """Accepted updates, newest first, without their content."""
+    found = core.reports.updates(record.task, limit=limit, device=device)
+    return [UpdateDocument.model_validate(update) for update in found]
+
+
+@router.get("/{task}/devices")
+def list_devices(
+    core: CoreOf,
+    record: TaskOf,
+    after: Annotated[str, Query(description="name of the last device of the page before")] = "",
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> list[DeviceDocument]:
+    """Devices by name: those that sent something for this task, and those that sent nothing yet."""
+    found = core.reports.devices(record.task, after=after, limit=limit)
+    return [DeviceDocument.model_validate(device) for device in found]

@@ -1,0 +1,138 @@
+"""The command ``rivulet-aggregator``."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aggregator.broker import BrokerError
+from aggregator.engine import TaskError
+from aggregator.fold import FoldError
+from aggregator.ledger import LedgerError
+from aggregator.service import Service, ServiceError
+from aggregator.settings import KEYS, PREFIX, Settings, SettingsError, load_settings
+from wire.bundle import read_bundle
+from wire.errors import WireError
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+SERVE = f"""\
+Takes updates from devices over MQTT, merges them into versions of each task's model, and serves
+the HTTP API and the dashboard. Everything is kept in the data folder: stop the service at any time,
+start it again with the same --data, and it goes on where it was.
+
+Each setting can also stand in a TOML file (--config) or in an environment variable: the key
+rule.buffer_size is buffer_size in the table [rule], or {PREFIX}RULE_BUFFER_SIZE.
+Flags win over variables, variables over the file. Secrets have no flag, because everybody on a
+machine can read a command line: set password_file or {PREFIX}PASSWORD for the
+broker, and api_token or {PREFIX}API_TOKEN for the API.
+
+The keys: {", ".join(KEYS)}.
+"""
+EXAMPLES = """\
+examples:
+  rivulet-aggregator serve --data data --broker mqtt://localhost --bundle bundle
+  rivulet-aggregator serve --config aggregator.toml --broker mqtts://broker.example:8883
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments; those of the process if None.
+
+    Returns:
+        0 after a clean stop, 1 if the service failed, 2 if an argument or a setting is wrong.
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        _serve(_settings(arguments))
+    except (SettingsError, BrokerError, WireError) as error:
+        return _fail(error, EXIT_USAGE)
+    except ServiceError as error:
+        return _fail(error, EXIT_USAGE if error.usage else EXIT_FAILED)
+    except (LedgerError, FoldError, TaskError, OSError) as error:
+        return _fail(error, EXIT_FAILED)
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    service = Service(
+        settings,
+        tuple(read_bundle(path) for path in settings.bundles),
+        on_ready=lambda: print(f"ready: updates arrive from {settings.broker}", flush=True),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.request_stop())
+    with service:
+        print(f"listening on {service.url}, dashboard at {service.url}/dashboard", flush=True)
+        service.wait()
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    flags = {key: getattr(arguments, key.replace(".", "_"), None) for key in KEYS}
+    return load_settings(arguments.config, os.environ, flags)
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"rivulet-aggregator: error: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rivulet-aggregator",
+        description="Merges what devices learn into one recommender, asynchronously.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="run the service until it is stopped",
+        description=SERVE,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = serve.add_argument
+    add("--config", type=Path, metavar="FILE", help="TOML file with settings")
+    add("--data", metavar="DIR", help="folder for ledger and blobs; created when missing")
+    add("--database", metavar="URL", help="SQLAlchemy URL of the ledger (default: SQLite in DIR)")
+    add("--broker", metavar="URL", help="mqtt://host[:port], or mqtts:// for TLS")
+    add("--username", metavar="NAME", help="user at the broker")
+    add("--password-file", metavar="FILE", help="file with the user's password")
+    add("--tls-ca", metavar="FILE", help="certificates to trust instead of the system's")
+    add("--tls-cert", metavar="FILE", help="own certificate, where the broker asks for one")
+    add("--tls-key", metavar="FILE", help="private key of --tls-cert")
+    add("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
+    add("--port", metavar="PORT", help="port to listen on; 0 takes a free one (default: 8080)")
+    add(
+        "--bundle",
+        action="append",
+        dest="bundles",
+        metavar="DIR",
+        help="serve the bundle as a task, unless it is one already; may be repeated",
+    )
+    add(
+        "--announce-interval",
+        dest="announce_interval_s",
+        metavar="SECONDS",
+        help="least time between two announcements of a task's progress (default: 0.5)",
+    )
+    add(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="listen beyond loopback without an api_token: anybody can change tasks",
+    )
+    add("--verbose", action="store_true", help="log more")
+    return parser

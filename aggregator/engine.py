@@ -1,0 +1,313 @@
+"""The single writer: messages and commands in; ledger, snapshots, receipts and announcements out.
+
+It has no thread, no socket and no clock of its own: whoever drives it hands it messages and calls
+``tick`` when ``next_due`` says so. The service drives it from one thread, a simulation from a
+simulated clock.
+
+The order of things is what makes it exactly once. A batch is committed before it is acknowledged
+and answered; a snapshot is on the disk before the version that names it is recorded; memory changes
+last. So an engine may be lost after any step: the next one starts from the ledger, and the broker
+and the devices send again what was not acknowledged.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from aggregator.admission import AdmissionPolicy
+from aggregator.blobs import Blobs
+from aggregator.clock import Clock
+from aggregator.ledger import Event, Ledger, LedgerUnavailableError, TaskRecord, VersionRecord
+from aggregator.merging import Contribution, Rule, ServerState
+from aggregator.metrics import Instruments
+from aggregator.orders import Orders, Steering
+from aggregator.reception import Inbound, Received, receive
+from aggregator.retention import Retention, prune
+from aggregator.snapshots import read_snapshot
+from aggregator.task import Task
+from wire import topics
+from wire.bundle import Bundle
+from wire.manifest import Manifest, task_id
+
+__all__ = ["Engine", "Publish", "TaskError"]
+
+TIDY_EVERY_S = 60.0
+RETRY_AFTER_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class TaskError(Exception):
+    """A task cannot be made; the message says what is missing."""
+
+
+class Publish(Protocol):
+    """Sends a message at QoS 1, now or when there is a connection; never raises, never waits."""
+
+    def __call__(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish ``payload`` on ``topic``."""
+
+
+class Engine:
+    """The aggregator's core.
+
+    Args:
+        ledger: the durable record; this engine is its only writer.
+        blobs: snapshots and bundles.
+        publish: sends receipts and announcements.
+        clock: what time it is.
+        instruments: what is counted.
+        admission: bounds that every update must keep to.
+        retention: which snapshots are kept.
+        rule: the merge rule of new tasks.
+        announce_interval_s: least time between two announcements of a task that only the model's
+            progress causes; steering is announced at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        blobs: Blobs,
+        publish: Publish,
+        clock: Clock,
+        instruments: Instruments,
+        admission: AdmissionPolicy,
+        retention: Retention,
+        rule: Rule,
+        announce_interval_s: float = 0.0,
+    ) -> None:
+        self._ledger, self._blobs, self._publish = ledger, blobs, publish
+        self._clock, self._instruments = clock, instruments
+        self._admission, self._retention, self._rule = admission, retention, rule
+        self._announce_interval_s = announce_interval_s
+        self._tasks: dict[str, Task] = {}
+        self._tidy_at = clock.monotonic() + TIDY_EVERY_S
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks by name; read only."""
+        return self._tasks
+
+    def start(self) -> None:
+        """Take up every task where the ledger says it is, and announce it.
+
+        Raises:
+            LedgerUnavailableError: the database refuses.
+            FoldError: a task has lost every snapshot.
+        """
+        now = self._clock.monotonic()
+        for record in self._ledger.tasks():
+            task = Task.restore(record, ledger=self._ledger, blobs=self._blobs, now=now)
+            self._tasks[task.name] = task
+            self._prune(task, first=0)
+            self._show(task)
+            _log.info(
+                "task %s is at version %d; %d updates wait", task.name, task.version, task.pending
+            )
+        self._ledger.add_event(
+            Event(at=self._clock.time(), kind="started", detail=f"{len(self._tasks)} tasks")
+        )
+        self.announce_all()
+        self.tick()
+
+    def ingest(self, messages: Sequence[Inbound]) -> None:
+        """Judge a batch, make it durable, and only then acknowledge and answer it.
+
+        Raises:
+            LedgerUnavailableError: the database refuses. Nothing was acknowledged, answered or
+                changed; hand in the same batch again.
+        """
+        received = receive(
+            messages,
+            tasks=self._tasks,
+            decisions=self._ledger.decisions,
+            policy=self._admission,
+            now=self._clock.time(),
+        )
+        with self._instruments.commit_s.time():
+            ids = self._ledger.take_in(received.intake)
+        self._let_wait(received, ids)
+        for message in messages:
+            message.acknowledge()
+        for device, receipt in received.receipts:
+            self._publish(topics.receipts(device), receipt.encode())
+        self._count(received, len(messages))
+        self.tick()
+
+    def tick(self) -> None:
+        """Do what is due: merges, announcements, tidying. What fails for now is tried again."""
+        now = self._clock.monotonic()
+        for task in self._tasks.values():
+            while (due := task.due_at()) is not None and due <= now and self._merge(task):
+                pass
+            if self._announcement_due(task) <= now:
+                self._announce(task)
+        if self._tidy_at <= now:
+            self._tidy_at = now + TIDY_EVERY_S
+            self._tidy()
+
+    def next_due(self) -> float:
+        """When ``tick`` should be called next, in monotonic seconds; perhaps past."""
+        merges = [due for task in self._tasks.values() if (due := task.due_at()) is not None]
+        announcements = [self._announcement_due(task) for task in self._tasks.values()]
+        return min([self._tidy_at, *merges, *announcements])
+
+    def create_task(self, raw_manifest: bytes) -> str:
+        """Make a task of a manifest whose files are blobs; a known one changes nothing.
+
+        Returns:
+            The task's name.
+
+        Raises:
+            ManifestError: the manifest is not valid.
+            BundleError: its initial parameters do not fit it.
+            TaskError: files are missing.
+            LedgerUnavailableError: the database refuses; nothing was made.
+        """
+        manifest, name = Manifest.from_json(raw_manifest), task_id(raw_manifest)
+        if name in self._tasks:
+            return name
+        self._check_files(manifest)
+        initial = manifest.file(manifest.initial)
+        parameters = read_snapshot(self._blobs.path(initial.sha256), manifest.federated)
+        now = self._clock.time()
+        record = TaskRecord(
+            task=name,
+            manifest=raw_manifest,
+            created_at=now,
+            paused=False,
+            training=manifest.training.to_dict(),
+            codec=manifest.codec.to_dict(),
+            rule=self._rule.to_dict(),
+        )
+        first = VersionRecord(
+            task=name,
+            version=0,
+            sha256=initial.sha256,
+            size_bytes=initial.size_bytes,
+            rule=self._rule.to_dict(),
+            created_at=now,
+        )
+        event = Event(at=now, kind="task-created", task=name, detail=manifest.name)
+        self._ledger.create_task(record, first, event)
+        self._add_task(record, first, ServerState(0, parameters))
+        return name
+
+    def register(self, bundle: Bundle) -> str:
+        """Make a task of a bundle on this machine's disk; see ``create_task``."""
+        for entry in bundle.manifest.files:
+            self._blobs.put_file(bundle.path(entry), entry.sha256)
+        return self.create_task(bundle.raw_manifest)
+
+    def steer(self, name: str, steering: Steering) -> None:
+        """Change how a task is run, durably, and tell the devices at once.
+
+        Raises:
+            KeyError: no such task.
+            WireError: a policy or the rule would not be valid; nothing changes.
+            LedgerUnavailableError: the database refuses; nothing changes.
+        """
+        task = self._tasks[name]
+        record = steering.applied(task.record)
+        orders = Orders.of(record)
+        event = Event(at=self._clock.time(), kind="steered", task=name, detail=steering.describe())
+        self._ledger.steer(record, event)
+        task.steer(record, orders)
+        self._announce(task)
+        self.tick()
+
+    def announce_all(self) -> None:
+        """Announce every task again, for a broker that may have forgotten."""
+        for task in self._tasks.values():
+            self._announce(task)
+
+    def _check_files(self, manifest: Manifest) -> None:
+        missing = [
+            f"{entry.path} ({entry.sha256})"
+            for entry in manifest.files
+            if not self._blobs.has(entry.sha256)
+            or self._blobs.path(entry.sha256).stat().st_size != entry.size_bytes
+        ]
+        if missing:
+            raise TaskError(
+                f"upload the bundle's files to /v1/blobs first; missing: {', '.join(missing)}"
+            )
+
+    def _add_task(self, record: TaskRecord, first: VersionRecord, state: ServerState) -> None:
+        task = Task(record=record, newest=first, state=state, now=self._clock.monotonic())
+        self._tasks[task.name] = task
+        _log.info("task %s (%s) is new", task.name, task.manifest.name)
+        self._show(task)
+        self._announce(task)
+
+    def _let_wait(self, received: Received, ids: Sequence[int]) -> None:
+        new: dict[str, list[Contribution]] = {}
+        for update, delta, number in zip(
+            received.intake.updates, received.deltas, ids, strict=True
+        ):
+            waiting = Contribution(number, update.base_version, update.examples, delta)
+            new.setdefault(update.key.task, []).append(waiting)
+        for name, contributions in new.items():
+            self._tasks[name].add(contributions, now=self._clock.monotonic())
+            self._show(self._tasks[name])
+
+    def _merge(self, task: Task) -> bool:
+        now = self._clock.monotonic()
+        try:
+            with self._instruments.merge_s.time():
+                task.merge(self._ledger, self._blobs, at=self._clock.time(), now=now)
+            self._instruments.merges.labels(task.name).inc()
+        except (LedgerUnavailableError, OSError) as error:
+            _log.error("merging task %s will be tried again: %s", task.name, error)
+            self._instruments.failures.labels("merge").inc()
+            task.retry_at = now + RETRY_AFTER_S
+            return False
+        self._show(task)
+        self._prune(task, first=task.version - self._retention.keep_last)
+        return True
+
+    def _prune(self, task: Task, *, first: int) -> None:
+        try:
+            prune(
+                self._ledger,
+                self._blobs,
+                self._retention,
+                task=task.name,
+                newest=task.version,
+                first=first,
+            )
+        except (LedgerUnavailableError, OSError) as error:
+            _log.error("old snapshots of task %s stay for now: %s", task.name, error)
+            self._instruments.failures.labels("prune").inc()
+
+    def _announcement_due(self, task: Task) -> float:
+        if task.announced == task.announcement():
+            return float("inf")
+        return task.announced_at + self._announce_interval_s
+
+    def _announce(self, task: Task) -> None:
+        task.announced = task.announcement()
+        task.announced_at = self._clock.monotonic()
+        self._publish(topics.announcement(task.name), task.announced.encode(), retain=True)
+
+    def _tidy(self) -> None:
+        try:
+            self._ledger.tidy(self._clock.time())
+        except LedgerUnavailableError as error:
+            _log.error("tidying will be tried again: %s", error)
+            self._instruments.failures.labels("tidy").inc()
+
+    def _show(self, task: Task) -> None:
+        self._instruments.version.labels(task.name).set(task.version)
+        self._instruments.pending.labels(task.name).set(task.pending)
+
+    def _count(self, received: Received, messages: int) -> None:
+        self._instruments.batch.observe(messages)
+        for _, receipt in received.receipts:
+            self._instruments.updates.labels(receipt.outcome.name.lower()).inc()
+        for rejection in received.intake.rejections:
+            self._instruments.refusals.labels(rejection.reason.slug).inc()
+        for reason, count in (received.intake.unreadable or {}).items():
+            self._instruments.refusals.labels(reason.slug).inc(count)
+        self._instruments.received_bytes.inc(sum(u.size_bytes for u in received.intake.updates))

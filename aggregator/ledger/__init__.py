@@ -1,0 +1,47 @@
+"""The durable record: which updates were accepted, and which merge took which."""
+
+from aggregator.ledger.database import LedgerError, LedgerUnavailableError, open_database
+from aggregator.ledger.intake import Intake
+from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.records import (
+    Decision,
+    DeviceStatus,
+    Event,
+    NewUpdate,
+    Rejection,
+    StoredUpdate,
+    TaskRecord,
+    UpdateKey,
+    VersionRecord,
+)
+from aggregator.ledger.reports import (
+    DeviceCounts,
+    DeviceReport,
+    Reports,
+    Tally,
+    UpdateReport,
+    VersionReport,
+)
+
+__all__ = [
+    "Decision",
+    "DeviceCounts",
+    "DeviceReport",
+    "DeviceStatus",
+    "Event",
+    "Intake",
+    "Ledger",
+    "LedgerError",
+    "LedgerUnavailableError",
+    "NewUpdate",
+    "Rejection",
+    "Reports",
+    "StoredUpdate",
+    "Tally",
+    "TaskRecord",
+    "UpdateKey",
+    "UpdateReport",
+    "VersionRecord",
+    "VersionReport",
+    "open_database",
+]

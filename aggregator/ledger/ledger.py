@@ -1,0 +1,336 @@
+"""The ledger: what the single writer writes, and what the fold reads back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from aggregator.ledger.database import transaction, upsert
+from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tally_rows
+from aggregator.ledger.records import (
+    Decision,
+    Event,
+    StoredUpdate,
+    TaskRecord,
+    UpdateKey,
+    VersionRecord,
+)
+from aggregator.ledger.schema import (
+    devices,
+    events,
+    participants,
+    quality,
+    rejections,
+    schema_version,
+    tallies,
+    tasks,
+    updates,
+    versions,
+)
+from wire.messages import Outcome, Refusal
+
+__all__ = ["Ledger"]
+
+KEPT_EVENTS = 10_000
+KEPT_SECONDS = 600
+IDS_AT_ONCE = 500
+VERSIONS_AT_ONCE = 200
+
+_FIND_UPDATE = select(updates.c.id).where(
+    updates.c.task == bindparam("task"),
+    updates.c.device == bindparam("device"),
+    updates.c.sequence == bindparam("sequence"),
+)
+_FIND_REJECTION = select(rejections.c.reason).where(
+    rejections.c.task == bindparam("task"),
+    rejections.c.device == bindparam("device"),
+    rejections.c.sequence == bindparam("sequence"),
+)
+_STORED = (
+    updates.c.id,
+    updates.c.base_version,
+    updates.c.examples,
+    updates.c.payload,
+    updates.c.received_at,
+)
+
+
+class Ledger:
+    """The durable record of accepted updates and of the merges that took them.
+
+    Every method is one transaction; one that raises ``LedgerUnavailableError`` wrote nothing. There
+    is one writer at a time; ``Reports`` reads beside it.
+
+    Args:
+        database: as ``open_database`` gives it. The ledger does not close it.
+    """
+
+    def __init__(self, database: Engine) -> None:
+        self._database = database
+
+    def create_task(self, task: TaskRecord, first: VersionRecord, event: Event) -> None:
+        """Record a new task together with its version 0.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: the task exists.
+        """
+        with transaction(self._database) as connection:
+            connection.execute(insert(tasks), _row(task))
+            connection.execute(insert(versions), _row(first))
+            _add_events(connection, [event])
+
+    def steer(self, task: TaskRecord, event: Event) -> None:
+        """Replace what is steered of a task: paused, training, codec and rule."""
+        with transaction(self._database) as connection:
+            connection.execute(
+                update(tasks)
+                .where(tasks.c.task == task.task)
+                .values(
+                    paused=task.paused, training=task.training, codec=task.codec, rule=task.rule
+                )
+            )
+            _add_events(connection, [event])
+
+    def decisions(self, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
+        """What was decided before on these updates; keys that are new are left out."""
+        with transaction(self._database) as connection:
+            marks = _highest_sequences(connection, keys)
+            # Sequences mostly count up, so one look at the devices settles nearly every key.
+            seen = [key for key in keys if key.sequence <= marks.get(key[:2], 0)]
+            found = ((key, _decision(connection, key)) for key in seen)
+            return {key: decision for key, decision in found if decision is not None}
+
+    def take_in(self, intake: Intake) -> list[int]:
+        """Commit a batch.
+
+        Returns:
+            The ids of ``intake.updates``, in their order.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: an update was decided before.
+        """
+        with transaction(self._database) as connection:
+            ids = _insert_updates(connection, intake)
+            if intake.rejections:
+                rows = [
+                    {**r.key._asdict(), "reason": int(r.reason), "at": r.at}
+                    for r in intake.rejections
+                ]
+                connection.execute(insert(rejections), rows)
+            _add_to_totals(connection, intake)
+            _set_statuses(connection, intake)
+            _add_events(connection, intake.events)
+        return ids
+
+    def add_version(
+        self, version: VersionRecord, members: Sequence[int], staleness: Mapping[int, int]
+    ) -> None:
+        """Record a version and which updates its merge took; their order is that of their ids.
+
+        The blob must be on the disk already: this row is what makes it count.
+
+        Args:
+            version: the new version.
+            members: ids of the merged updates.
+            staleness: how many of them had which staleness.
+        """
+        with transaction(self._database) as connection:
+            connection.execute(insert(versions), _row(version))
+            if _mark_merged(connection, members, version.version) != len(members):
+                raise RuntimeError(f"version {version.version} would take an update twice")
+            _add_tallies(
+                connection,
+                [
+                    {"task": version.task, "kind": "staleness", "key": age, "value": count}
+                    for age, count in sorted(staleness.items())
+                ],
+            )
+
+    def check(self) -> None:
+        """Write something that changes nothing; raises LedgerUnavailableError if that fails."""
+        with transaction(self._database) as connection:
+            connection.execute(update(schema_version).values(version=schema_version.c.version))
+
+    def add_event(self, event: Event) -> None:
+        """Record one event."""
+        with transaction(self._database) as connection:
+            _add_events(connection, [event])
+
+    def tidy(self, now: float) -> None:
+        """Forget old events and the throughput of more than ten minutes ago."""
+        with transaction(self._database) as connection:
+            newest = connection.scalar(select(func.max(events.c.id))) or 0
+            connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
+            old = tallies.c.key < int(now) - KEPT_SECONDS
+            connection.execute(delete(tallies).where(tallies.c.kind == "second", old))
+
+    def tasks(self) -> list[TaskRecord]:
+        """Every task, oldest first."""
+        with transaction(self._database) as connection:
+            rows = connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.task))
+            return [TaskRecord(**row) for row in rows.mappings()]
+
+    def newest_version(self, task: str) -> VersionRecord:
+        """A task's newest version.
+
+        Raises:
+            KeyError: no such task.
+        """
+        with transaction(self._database) as connection:
+            query = select(versions).where(versions.c.task == task)
+            row = connection.execute(query.order_by(versions.c.version.desc()).limit(1)).first()
+        if row is None:
+            raise KeyError(task)
+        return VersionRecord(**row._mapping)
+
+    def versions(self, task: str, *, last: int, count: int) -> list[VersionRecord]:
+        """The versions up to ``last``, newest first, at most ``count``."""
+        with transaction(self._database) as connection:
+            query = select(versions).where(versions.c.task == task, versions.c.version <= last)
+            rows = connection.execute(query.order_by(versions.c.version.desc()).limit(count))
+            return [VersionRecord(**row) for row in rows.mappings()]
+
+    def history(self, task: str, *, last: int, first: int = 0) -> Iterator[VersionRecord]:
+        """The versions from ``last`` down to ``first``, read in portions."""
+        while last >= first:
+            count = min(last - first + 1, VERSIONS_AT_ONCE)
+            page = self.versions(task, last=last, count=count)
+            yield from page
+            last = page[-1].version - 1 if page else -1
+
+    def members(self, task: str, version: int | None) -> list[StoredUpdate]:
+        """The updates that the merge of a version took, or with None those still to be merged.
+
+        Returns:
+            In the order of their ids, which is the order of the fold.
+        """
+        with transaction(self._database) as connection:
+            query = select(*_STORED).where(updates.c.task == task, updates.c.merged_in == version)
+            rows = connection.execute(query.order_by(updates.c.id))
+            return [StoredUpdate(**row) for row in rows.mappings()]
+
+    def versions_of_blob(self, sha256: str) -> list[tuple[str, int]]:
+        """The versions whose parameters are this blob, as (task, version)."""
+        with transaction(self._database) as connection:
+            query = select(versions.c.task, versions.c.version)
+            rows = connection.execute(query.where(versions.c.sha256 == sha256))
+            return [(row.task, row.version) for row in rows]
+
+
+def _row(record: TaskRecord | VersionRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _highest_sequences(
+    connection: Connection, keys: Sequence[UpdateKey]
+) -> dict[tuple[str, str], int]:
+    marks = {}
+    for task in {key.task for key in keys}:
+        query = select(participants.c.device, participants.c.last_sequence).where(
+            participants.c.task == task,
+            participants.c.device.in_({key.device for key in keys if key.task == task}),
+        )
+        marks.update({(task, row.device): row.last_sequence for row in connection.execute(query)})
+    return marks
+
+
+def _decision(connection: Connection, key: UpdateKey) -> Decision | None:
+    if connection.execute(_FIND_UPDATE, key._asdict()).first() is not None:
+        return Decision(outcome=Outcome.ACCEPTED)
+    reason = connection.execute(_FIND_REJECTION, key._asdict()).scalar()
+    return None if reason is None else Decision(outcome=Outcome.REJECTED, reason=Refusal(reason))
+
+
+def _insert_updates(connection: Connection, intake: Intake) -> list[int]:
+    if not intake.updates:
+        return []
+    rows = [
+        {
+            **new.key._asdict(),
+            "base_version": new.base_version,
+            "examples": new.examples,
+            "payload": new.payload,
+            "size_bytes": new.size_bytes,
+            "metrics": dict(new.metrics),
+            "received_at": new.received_at,
+        }
+        for new in intake.updates
+    ]
+    statement = insert(updates).returning(updates.c.id, sort_by_parameter_order=True)
+    return [row.id for row in connection.execute(statement, rows)]
+
+
+def _mark_merged(connection: Connection, members: Sequence[int], version: int) -> int:
+    marked = 0
+    for start in range(0, len(members), IDS_AT_ONCE):
+        ids = members[start : start + IDS_AT_ONCE]
+        unmerged = updates.c.id.in_(ids) & updates.c.merged_in.is_(None)
+        marked += connection.execute(
+            update(updates).where(unmerged).values(merged_in=version)
+        ).rowcount
+    return marked
+
+
+def _add_to_totals(connection: Connection, intake: Intake) -> None:
+    _add_tallies(connection, tally_rows(intake))
+    if rows := participant_rows(intake):
+        new = upsert(connection, participants)
+        sums = ("accepted", "rejected", "duplicate", "bytes")
+        changes = {name: participants.c[name] + new.excluded[name] for name in sums}
+        for name in ("last_sequence", "last_version", "last_seen"):
+            old, later = participants.c[name], new.excluded[name]
+            changes[name] = case((later > old, later), else_=old)
+        connection.execute(_on_conflict(new, ("task", "device"), changes), rows)
+    if rows := quality_rows(intake):
+        new = upsert(connection, quality)
+        changes = {name: quality.c[name] + new.excluded[name] for name in ("reports", "total")}
+        connection.execute(_on_conflict(new, ("task", "version", "metric"), changes), rows)
+
+
+def _add_tallies(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        new = upsert(connection, tallies)
+        changes = {"value": tallies.c.value + new.excluded.value}
+        connection.execute(_on_conflict(new, ("task", "kind", "key"), changes), rows)
+
+
+def _set_statuses(connection: Connection, intake: Intake) -> None:
+    # The last word of a device in the batch counts: a row may be written only once by a statement.
+    latest = {status.device: status for status in intake.statuses}
+    if latest:
+        new = upsert(connection, devices)
+        changes = {name: new.excluded[name] for name in ("state", "agent", "runtime", "at")}
+        rows = [
+            {
+                "device": s.device,
+                "state": s.state,
+                "agent": s.agent,
+                "runtime": s.runtime,
+                "at": s.at,
+            }
+            for s in latest.values()
+        ]
+        connection.execute(_on_conflict(new, ("device",), changes), rows)
+
+
+def _on_conflict(new: Any, key: tuple[str, ...], changes: Mapping[str, Any]) -> Any:
+    return new.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
+
+
+def _add_events(connection: Connection, added: Sequence[Event]) -> None:
+    if added:
+        rows = [
+            {"at": e.at, "kind": e.kind, "task": e.task, "device": e.device, "detail": e.detail}
+            for e in added
+        ]
+        connection.execute(insert(events), rows)

@@ -1,0 +1,139 @@
+"""What the ledger takes and gives: plain values. Times are seconds since 1970."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from wire.messages import Outcome, Refusal
+
+__all__ = [
+    "Decision",
+    "DeviceStatus",
+    "Event",
+    "NewUpdate",
+    "Rejection",
+    "StoredUpdate",
+    "TaskRecord",
+    "UpdateKey",
+    "VersionRecord",
+]
+
+
+class UpdateKey(NamedTuple):
+    """What names an update for ever."""
+
+    task: str
+    device: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """A task and how it is steered at present; policies and rule as JSON-ready maps."""
+
+    task: str
+    manifest: bytes
+    created_at: float
+    paused: bool
+    training: Mapping[str, Any]
+    codec: Mapping[str, Any]
+    rule: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpdate:
+    """An update that was found good, on its way into the ledger.
+
+    Attributes:
+        key: task, device and sequence.
+        base_version: the version that it started from.
+        examples: training interactions behind it.
+        payload: the encoded delta.
+        size_bytes: of the whole message, envelope included.
+        metrics: metric slug to value.
+        received_at: when.
+    """
+
+    key: UpdateKey
+    base_version: int
+    examples: int
+    payload: bytes
+    size_bytes: int
+    metrics: Mapping[str, float]
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredUpdate:
+    """What the fold needs of an accepted update."""
+
+    id: int
+    base_version: int
+    examples: int
+    payload: bytes
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A refusal of a named update. It stands: a second delivery gets the same answer."""
+
+    key: UpdateKey
+    reason: Refusal
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided on an update before: ACCEPTED, or REJECTED for a reason."""
+
+    outcome: Outcome
+    reason: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """One version.
+
+    Attributes:
+        task: its task.
+        version: the model counter.
+        sha256: digest of the blob with its parameters.
+        size_bytes: size of that blob.
+        rule: the rule that made it, as a JSON-ready map.
+        created_at: when.
+        updates: how many updates its merge took.
+        staleness_total: the sum of their staleness.
+    """
+
+    task: str
+    version: int
+    sha256: str
+    size_bytes: int
+    rule: Mapping[str, Any]
+    created_at: float
+    updates: int = 0
+    staleness_total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceStatus:
+    """What a device last said of itself."""
+
+    device: str
+    state: str
+    agent: str
+    runtime: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that an operator may want to know; ``id`` is the ledger's, 0 before."""
+
+    at: float
+    kind: str
+    detail: str
+    task: str | None = None
+    device: str | None = None
+    id: int = field(default=0)

@@ -1,0 +1,155 @@
+"""The ledger's tables, in portable SQL.
+
+``tasks``, ``updates`` and ``versions`` are the record that the model is folded from. The other
+tables are running totals of it, written in the same transactions, so that a page which shows them
+never has to count the record.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "devices",
+    "events",
+    "metadata",
+    "participants",
+    "quality",
+    "rejections",
+    "schema_version",
+    "tallies",
+    "tasks",
+    "updates",
+    "versions",
+]
+
+SCHEMA_VERSION = 1
+
+# SQLite numbers rows by itself only for a column declared INTEGER.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task", String(32), primary_key=True),
+    Column("manifest", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("training", JSON, nullable=False),
+    Column("codec", JSON, nullable=False),
+    Column("rule", JSON, nullable=False),
+)
+
+updates = Table(
+    "updates",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("task", ForeignKey("tasks.task"), nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("base_version", BigInteger, nullable=False),
+    Column("examples", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("merged_in", BigInteger),
+    UniqueConstraint("task", "device", "sequence"),
+    Index("updates_by_version", "task", "merged_in"),
+)
+
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("task", String(32), primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("reason", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("task", ForeignKey("tasks.task"), primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("rule", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updates", Integer, nullable=False),
+    Column("staleness_total", BigInteger, nullable=False),
+    Index("versions_by_blob", "sha256"),
+)
+
+participants = Table(
+    "participants",
+    metadata,
+    Column("task", String(32), primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("last_version", BigInteger, nullable=False),
+    Column("last_seen", Double, nullable=False),
+    Column("accepted", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("duplicate", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("agent", String(40), nullable=False),
+    Column("runtime", String(40), nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("task", String(32), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("key", BigInteger, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+quality = Table(
+    "quality",
+    metadata,
+    Column("task", String(32), primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("metric", String(16), primary_key=True),
+    Column("reports", BigInteger, nullable=False),
+    Column("total", Double, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("task", String(32)),
+    Column("device", String(64)),
+    Column("detail", Text, nullable=False),
+)

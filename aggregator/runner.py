@@ -1,0 +1,162 @@
+"""The engine's thread, and the mailbox through which everything reaches it."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from aggregator.engine import Engine
+from aggregator.ledger import LedgerUnavailableError
+from aggregator.metrics import Instruments
+from aggregator.reception import Inbound
+
+__all__ = ["Runner"]
+
+MAILBOX_MESSAGES = 2_000
+BATCH_MESSAGES = 256
+RETRY_AFTER_S = 1.0
+CALL_TIMEOUT_S = 30.0
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Drives an engine from one thread: messages in batches, commands between them.
+
+    Whatever waits in the mailbox when the engine is free becomes the next batch: under load commits
+    are shared by many messages, and a lone message does not wait for company.
+
+    Args:
+        engine: not started yet; only this thread touches it from then on.
+        instruments: where the mailbox's length is shown.
+        on_room: called when a full mailbox has room again.
+        on_death: called with the error that ended the thread, if one did.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        instruments: Instruments,
+        on_room: Callable[[], None] = lambda: None,
+        on_death: Callable[[BaseException], None] = lambda _error: None,
+    ) -> None:
+        self._engine = engine
+        self._on_room, self._on_death = on_room, on_death
+        self._messages: deque[Inbound] = deque()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._arrival = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.problem: str | None = None
+        instruments.mailbox.set_function(lambda: len(self._messages))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the mailbox takes more. It never refuses; a reader should stop reading."""
+        return len(self._messages) < MAILBOX_MESSAGES
+
+    def start(self) -> None:
+        """Start the engine, then its thread.
+
+        Raises:
+            LedgerUnavailableError: the database refuses.
+            FoldError: a task has lost every snapshot.
+        """
+        self._engine.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the batch in hand and end the thread. What waits was not acknowledged."""
+        with self._arrival:
+            self._stopping = True
+            self._arrival.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def post(self, message: Inbound) -> None:
+        """Put a message into the mailbox; never waits."""
+        with self._arrival:
+            self._messages.append(message)
+            self._arrival.notify()
+
+    def post_command(self, command: Callable[[Engine], object]) -> None:
+        """Have a command carried out soon, without waiting for it; it must not raise."""
+
+        def carry_out() -> None:
+            command(self._engine)
+
+        with self._arrival:
+            self._commands.append(carry_out)
+            self._arrival.notify()
+
+    def call(self, command: Callable[[Engine], T]) -> T:
+        """Carry out a command between two batches and wait for its result.
+
+        Raises:
+            TimeoutError: the engine is busy or has stopped. The command may still be carried out.
+            Exception: whatever the command raises.
+        """
+        future: Future[T] = Future()
+
+        def carry_out() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(command(self._engine))
+                except Exception as error:
+                    future.set_exception(error)
+
+        with self._arrival:
+            self._commands.append(carry_out)
+            self._arrival.notify()
+        try:
+            return future.result(timeout=CALL_TIMEOUT_S)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                messages = self._next_batch()
+                if messages:
+                    self._ingest(messages)
+                while self._commands:
+                    self._commands.popleft()()
+                self._engine.tick()
+        except BaseException as error:
+            _log.exception("the engine has failed")
+            self.problem = f"the engine has failed: {error}"
+            self._on_death(error)
+
+    def _next_batch(self) -> list[Inbound]:
+        with self._arrival:
+            while not (self._messages or self._commands or self._stopping):
+                wait_s = self._engine.next_due() - time.monotonic()
+                if wait_s <= 0:
+                    return []
+                self._arrival.wait(wait_s)
+            was_full = not self.has_room
+            count = 0 if self._stopping else min(len(self._messages), BATCH_MESSAGES)
+            batch = [self._messages.popleft() for _ in range(count)]
+        if was_full and self.has_room:
+            self._on_room()
+        return batch
+
+    def _ingest(self, messages: list[Inbound]) -> None:
+        # The batch stays in hand until the database takes it: nothing is acknowledged before.
+        while not self._stopping:
+            try:
+                self._engine.ingest(messages)
+            except LedgerUnavailableError as error:
+                _log.error("%d messages wait for the database: %s", len(messages), error)
+                self.problem = str(error)
+                with self._arrival:
+                    self._arrival.wait_for(lambda: self._stopping, RETRY_AFTER_S)
+            else:
+                self.problem = None
+                return

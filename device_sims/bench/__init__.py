@@ -1,0 +1,1 @@
+"""Measured figures, each beside its goal: what `make bench` runs."""

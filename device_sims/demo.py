@@ -1,0 +1,245 @@
+"""The main job, end to end: export, broker, aggregator, fleet, report."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_sims.brokers import start_broker
+from device_sims.datasets import Interactions, Split, split_latest
+from device_sims.examiner import Examiner
+from device_sims.fleet import Fleet, FleetPlan, device_name
+from device_sims.progress import Progress
+from device_sims.protocol import best_round, evaluate, popularity
+from device_sims.report import (
+    ByteCounts,
+    Report,
+    Round,
+    StalenessFigures,
+    UpdateCounts,
+    write_report,
+)
+from device_sims.service import USER, AggregatorProcess
+from edge_agent.config import BrokerConfig, parse_broker_url
+from wire.bundle import Bundle
+from wire.policy import CodecPolicy, TrainingPolicy
+
+__all__ = ["DemoSettings", "Model", "run_demo"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What is trained: matrix factorisation, see `export.build_mf`."""
+
+    dimension: int
+    loss: str
+    l2: float
+    training: TrainingPolicy
+    codec: CodecPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSettings:
+    """One run.
+
+    Attributes:
+        out: folder for everything that the run writes; what an earlier run left there goes.
+        broker: ``auto``, ``mosquitto``, ``embedded`` or a URL.
+        model: what is trained.
+        plan: how the fleet behaves.
+        service: settings of the aggregator, by key.
+        keep: leave the service running afterwards, until Ctrl-C.
+    """
+
+    out: Path
+    broker: str
+    model: Model
+    plan: FleetPlan
+    service: Mapping[str, Any]
+    keep: bool
+
+
+def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
+    """Train a fleet on a data set, user u on device u, and write the report.
+
+    Ctrl-C ends the training early: what was done until then is reported.
+
+    Raises:
+        BrokerError: the broker cannot be started or reached.
+        FleetError: the fleet made no progress.
+    """
+    split = split_latest(interactions)
+    out = settings.out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    with ExitStack() as stack:
+        print(f"exporting a recommender for {split.item_count:,} items", flush=True)
+        bundle = _export(settings, split.item_count)
+        users = {name: secrets.token_urlsafe(12) for name in _user_names(split.user_count)}
+        broker = stack.enter_context(start_broker(settings.broker, out / "broker", users))
+        print(f"broker: {broker.describe()}", flush=True)
+        passwords = users if broker.kind == "mosquitto" else {}
+        aggregator = stack.enter_context(
+            AggregatorProcess(
+                out / "aggregator",
+                broker=broker.url,
+                bundle=bundle.root,
+                password=passwords.get(USER),
+                settings=settings.service,
+            )
+        )
+        print(f"dashboard: {aggregator.client.url}/dashboard", flush=True)
+        fleet = Fleet(
+            out / "devices",
+            split=split,
+            aggregator=aggregator.client.url,
+            broker=lambda name: _broker_config(broker.url, name, passwords.get(name)),
+            plan=settings.plan,
+        )
+        stack.callback(fleet.stop)
+        examiner = Examiner(bundle, split, aggregator.client, out)
+        started = time.monotonic()
+        rounds = _train(fleet, examiner)
+        report = _report(
+            settings,
+            interactions,
+            split,
+            fleet,
+            rounds,
+            bundle=bundle,
+            broker=broker.describe(),
+            summary=aggregator.client.get(f"/v1/tasks/{bundle.task}/summary"),
+            wall_seconds=time.monotonic() - started,
+        )
+        write_report(report, out)
+        print(f"\n{report.table()}\n\nreport: {out / 'report.html'} and report.json", flush=True)
+        if settings.keep:
+            _wait(aggregator.client.url)
+    return report
+
+
+def _export(settings: DemoSettings, items: int) -> Bundle:
+    # Only here: PyTorch takes seconds to import, and an error in the settings should not.
+    from export.build import build_mf
+
+    model = settings.model
+    return build_mf(
+        items=items,
+        dimension=model.dimension,
+        loss=model.loss,
+        l2=model.l2,
+        seed=settings.plan.seed,
+        training=model.training,
+        codec=model.codec,
+        out=settings.out / "bundle",
+    )
+
+
+def _user_names(devices: int) -> list[str]:
+    return [USER, *(device_name(number) for number in range(devices))]
+
+
+def _broker_config(url: str, name: str, password: str | None) -> BrokerConfig:
+    host, port, _ = parse_broker_url(url)
+    return BrokerConfig(
+        host=host, port=port, username=name if password else None, password=password
+    )
+
+
+def _train(fleet: Fleet, examiner: Examiner) -> list[Round]:
+    """Run all passes and evaluate after each; on Ctrl-C, those that were finished."""
+    rounds: list[Round] = []
+    started = time.monotonic()
+
+    def examine(number: int) -> Round:
+        version, validation, test = examiner.examine(fleet.private_parameters)
+        return Round(
+            number=number,
+            version=version,
+            wall_seconds=time.monotonic() - started,
+            uplink_bytes=sum(fleet.traffic.sent),
+            validation=validation,
+            test=test,
+        )
+
+    with Progress(fleet) as progress:
+        rounds.append(examine(0))
+        progress.round(rounds[0])
+        try:
+            for number in fleet.run():
+                rounds.append(examine(number))
+                progress.round(rounds[-1])
+        except KeyboardInterrupt:
+            print("\nstopped: reporting what was finished", flush=True)
+    return rounds
+
+
+def _report(
+    settings: DemoSettings,
+    interactions: Interactions,
+    split: Split,
+    fleet: Fleet,
+    rounds: list[Round],
+    *,
+    bundle: Bundle,
+    broker: str,
+    summary: Mapping[str, Any],
+    wall_seconds: float,
+) -> Report:
+    sent, received = fleet.traffic.sent, fleet.traffic.received
+    updates = summary["updates"]
+    histogram = [(int(staleness), int(count)) for staleness, count in summary["staleness"]]
+    merged = max(sum(count for _, count in histogram), 1)
+    return Report(
+        dataset=interactions.name,
+        items=split.item_count,
+        interactions=len(interactions),
+        devices=split.user_count,
+        passes=settings.plan.passes,
+        versions=int(summary["version"]),
+        wall_seconds=wall_seconds,
+        broker=broker,
+        picked_round=best_round([entry.validation for entry in rounds]),
+        rounds=rounds,
+        popularity=evaluate(popularity(split), split, which="test"),
+        updates=UpdateCounts(
+            published=len(sent),
+            accepted=int(updates["accepted"]),
+            duplicate=int(updates["duplicate"]),
+            rejected=int(updates["rejected"]),
+        ),
+        uplink=ByteCounts(
+            mean=float(np.mean(sent)) if sent else 0.0,
+            p99=float(np.percentile(sent, 99)) if sent else 0.0,
+            total=sum(sent),
+            dense_mean=bundle.manifest.dense_bytes,
+        ),
+        downlink=ByteCounts(
+            mean=float(np.mean(received)) if received else 0.0, total=sum(received)
+        ),
+        staleness=StalenessFigures(
+            mean=sum(staleness * count for staleness, count in histogram) / merged,
+            max=max((staleness for staleness, _ in histogram), default=0),
+            histogram=histogram,
+        ),
+        settings={
+            "model": asdict(settings.model),
+            "plan": asdict(settings.plan),
+            "service": dict(settings.service),
+        },
+    )
+
+
+def _wait(url: str) -> None:
+    print(f"the service stays up: {url}/dashboard (Ctrl-C ends it)", flush=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print(flush=True)

@@ -1,0 +1,97 @@
+"""What a person can ask a device, its agent running or not: its state and recommendations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.config import AgentConfig
+from edge_agent.errors import StoreError
+from edge_agent.evaluation import recommend
+from edge_agent.runtimes import open_runtime
+from edge_agent.state_dir import open_downloads, open_store
+from edge_agent.task import map_checked, open_task
+from wire.manifest import Manifest
+
+__all__ = ["DeviceStatus", "recommendations", "status"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceStatus:
+    """The state of a device.
+
+    Attributes:
+        device: its id.
+        task: 32 hex characters; None before the first announcement.
+        recommender: the task's name for people; None before it was downloaded.
+        version: the version on the device.
+        interactions: length of the history.
+        counters: see ``Store.counters``.
+        waiting: updates without receipt.
+        waiting_bytes: their size.
+        evaluation: the last one, by metric.
+    """
+
+    device: str
+    task: str | None
+    recommender: str | None
+    version: int | None
+    interactions: int
+    counters: dict[str, int]
+    waiting: int
+    waiting_bytes: int
+    evaluation: dict[str, float] | None
+
+
+def status(config: AgentConfig) -> DeviceStatus:
+    """The state of the device.
+
+    Raises:
+        StoreError: there is no database.
+    """
+    store = open_store(config)
+    try:
+        task = config.task or store.get("task")
+        raw = store.manifest(task) if task else None
+        base: dict[str, Any] = store.get("base") or {}
+        waiting = store.waiting()
+        return DeviceStatus(
+            device=config.device,
+            task=task,
+            recommender=Manifest.from_json(raw).name if raw else None,
+            version=base.get("version") if base.get("task") == task else None,
+            interactions=store.count_interactions(),
+            counters=store.counters(),
+            waiting=waiting.updates,
+            waiting_bytes=waiting.size_bytes,
+            evaluation=store.get("evaluation"),
+        )
+    finally:
+        store.close()
+
+
+def recommendations(config: AgentConfig, top: int) -> list[tuple[int, float]]:
+    """The best items outside the device's history, from the model on its disk, without network.
+
+    Raises:
+        AgentError: no model was downloaded yet, or it cannot be used.
+    """
+    store = open_store(config)
+    try:
+        base, source = store.get("base"), open_downloads(config)
+        snapshot = source.held(base["sha256"]) if base else None
+        if base is None or snapshot is None:
+            raise StoreError("no model is on this device yet; start the agent and let it train")
+        task = open_task(
+            base["task"], store=store, source=source, runtime=open_runtime(config.runtime)
+        )
+        manifest = task.manifest
+        items = store.interactions().items
+        return recommend(
+            manifest,
+            map_checked(snapshot, manifest.federated),
+            {**task.initial_private, **store.private(task.id, manifest.private_parameters)},
+            items[items < manifest.items],
+            top,
+            scorer=task.scorer,
+        )
+    finally:
+        store.close()

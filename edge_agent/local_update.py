@@ -1,0 +1,115 @@
+"""The local update: from a base version and a history to a delta. Nothing is stored or sent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.errors import ProgramError, TrainingError
+from edge_agent.runtimes.protocol import Array, Program
+from edge_agent.sampling import IntArray, draw_batches
+from wire.delta import Delta, FloatArray, RowBlock, Tensor
+from wire.manifest import Manifest, Role
+from wire.policy import TrainingPolicy
+
+__all__ = ["LocalUpdate", "gather", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUpdate:
+    """What one local update made.
+
+    Attributes:
+        delta: final minus base over the federated parameters; rows that did not change are left
+            out.
+        private: the new private parameters.
+        losses: float32 [steps].
+        examples: number of training interactions (positives) behind it.
+        samples: number of samples, all epochs and negatives counted.
+    """
+
+    delta: Delta
+    private: Mapping[str, FloatArray]
+    losses: NDArray[np.float32]
+    examples: int
+    samples: int
+
+
+def gather(
+    manifest: Manifest, base: Mapping[str, FloatArray], rows: IntArray
+) -> dict[str, FloatArray]:
+    """The federated parameters as a program takes them: some rows of each table, dense ones whole.
+
+    Args:
+        manifest: says which is which.
+        base: full parameters, typically mapped files of which only these rows are read.
+        rows: int64 [R] row ids.
+    """
+    return {
+        spec.name: base[spec.name][rows] if spec.role is Role.ROWS else np.asarray(base[spec.name])
+        for spec in manifest.federated
+    }
+
+
+def train(
+    manifest: Manifest,
+    base: Mapping[str, FloatArray],
+    private: Mapping[str, FloatArray],
+    items: IntArray,
+    policy: TrainingPolicy,
+    rng: np.random.Generator,
+    program: Program,
+) -> LocalUpdate:
+    """Train on a history, starting from a base version.
+
+    No samples (an empty history, or pairs without any item left to be a negative) give an empty
+    delta and the private parameters as they were.
+
+    Args:
+        manifest: of the task.
+        base: full federated parameters, read only where the batches touch them.
+        private: the device's private parameters; not changed.
+        items: int64 [n] training items, each in the catalogue.
+        policy: how to train.
+        rng: for negatives and the order of samples.
+        program: the manifest's training program.
+
+    Raises:
+        ProgramError: the program does not fit the manifest, or failed.
+        TrainingError: a result is not finite.
+    """
+    batches = draw_batches(manifest.batch, items, manifest.items, policy, rng)
+    if not batches.samples:
+        return LocalUpdate({}, dict(private), np.zeros(0, np.float32), len(items), 0)
+    start = gather(manifest, base, batches.rows)
+    rate = np.array(policy.learning_rate, np.float32)
+    outputs = program.run({**start, **private, **batches.inputs, "learning_rate": rate})
+    delta: dict[str, Tensor] = {}
+    for spec in manifest.federated:
+        change = _result(outputs, f"{spec.name}.new", start[spec.name].shape) - start[spec.name]
+        delta[spec.name] = _changed(batches.rows, change) if spec.role is Role.ROWS else change
+    new_private = {
+        spec.name: _result(outputs, f"{spec.name}.new", spec.shape)
+        for spec in manifest.private_parameters
+    }
+    losses = _result(outputs, "loss", next(iter(batches.inputs.values())).shape[:1])
+    return LocalUpdate(delta, new_private, losses, len(items), batches.samples)
+
+
+def _result(outputs: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> FloatArray:
+    value = outputs.get(name)
+    if value is None or value.shape != shape or value.dtype != np.float32:
+        found = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
+        raise ProgramError(f"the program gave {found} as {name}; expected float32 {list(shape)}")
+    if not np.isfinite(value).all():
+        raise TrainingError(
+            f"{name} is not finite after training; the learning rate is probably too high"
+        )
+    return cast(FloatArray, value)
+
+
+def _changed(rows: IntArray, change: FloatArray) -> RowBlock:
+    touched = change.any(axis=1)
+    return RowBlock(rows[touched], change[touched])

@@ -1,0 +1,30 @@
+"""TLS contexts from PEM files, one for each distinct set of files in the process."""
+
+import ssl
+from functools import lru_cache
+
+from edge_agent.config import TlsFiles
+from edge_agent.errors import ConfigError
+
+__all__ = ["tls_context"]
+
+
+@lru_cache
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """A client's context that checks the server's certificate and name.
+
+    Raises:
+        ConfigError: a file cannot be read or holds something else.
+    """
+    try:
+        context = ssl.create_default_context(cafile=files.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls.ca is {files.ca}; it holds no certificates: {error}") from None
+    if files.cert is not None:
+        try:
+            context.load_cert_chain(files.cert, files.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"tls.cert is {files.cert} and tls.key {files.key}; they are no pair: {error}"
+            ) from None
+    return context

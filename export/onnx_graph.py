@@ -1,0 +1,127 @@
+"""From a traced PyTorch graph to a plain ONNX graph, and from that to a model file's bytes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from torch import Tensor, nn
+from torch.export import Dim
+
+from export.errors import RecommenderError, reason
+from export.quiet import quiet_torch
+
+__all__ = ["IR_VERSION", "OPSET", "convert", "tensor_info", "to_bytes", "to_model"]
+
+OPSET = 20
+IR_VERSION = 10
+"""The newest that ONNX Runtime 1.19, the last one with a training build, still loads."""
+
+_ELEMENT_TYPES = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64}
+
+
+def convert(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    dynamic: Mapping[str, str],
+    outputs: Sequence[str],
+) -> GraphProto:
+    """Convert a module to a graph of standard operators.
+
+    The same module gives the same graph: what PyTorch leaves of itself in it (source paths,
+    counters in names) is taken out.
+
+    Args:
+        module: takes the inputs by position.
+        inputs: examples, by the name that each gets in the graph.
+        dynamic: the name of the first dimension of those inputs whose size may vary.
+        outputs: names of the results.
+
+    Raises:
+        RecommenderError: an operator has no standard ONNX form, or a dimension cannot vary.
+    """
+    dimensions = {name: Dim(name) for name in set(dynamic.values())}
+    shapes = tuple({0: dimensions[dynamic[name]]} if name in dynamic else {} for name in inputs)
+    called = _Called(module).eval()
+    try:
+        with quiet_torch():
+            program = torch.onnx.export(
+                called,
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(shapes,),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises errors of many unrelated types
+        raise RecommenderError(f"conversion to ONNX failed: {reason(error)}") from error
+    if program is None:
+        raise RecommenderError("conversion to ONNX failed")
+    model = program.model_proto
+    _check_standard(model)
+    return _tidy(model.graph)
+
+
+class _Called(nn.Module):
+    """A module with one signature for all, as the exporter wants shapes in the signature's form."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
+
+
+def to_model(graph: GraphProto) -> ModelProto:
+    """Wrap a graph into a model and let ONNX check it."""
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="rivulet",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def to_bytes(model: ModelProto) -> bytes:
+    """The bytes of the model file; equal models give equal bytes."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def tensor_info(name: str, dtype: torch.dtype, shape: Sequence[int | str]) -> ValueInfoProto:
+    """Describe an input or output; a dimension that may vary is given by its name."""
+    return helper.make_tensor_value_info(name, _ELEMENT_TYPES[dtype], shape)
+
+
+def _check_standard(model: ModelProto) -> None:
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise RecommenderError(
+                f"operator {node.domain}.{node.op_type} is not a standard ONNX operator; "
+                "write the loss without it"
+            )
+        if any(attribute.type == AttributeProto.GRAPH for attribute in node.attribute):
+            raise RecommenderError("the loss branches or loops on its data; write it without")
+
+
+def _tidy(graph: GraphProto) -> GraphProto:
+    names = {info.name: info.name for info in (*graph.input, *graph.output)}
+    for at, constant in enumerate(graph.initializer):
+        constant.name = names.setdefault(constant.name, f"constant_{at}")
+    for at, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{at}"
+        for result in node.output:
+            names.setdefault(result, node.name if len(node.output) == 1 else f"{result}_{at}")
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    return helper.make_graph(
+        graph.node, "main", graph.input, graph.output, initializer=graph.initializer
+    )

@@ -1,0 +1,1 @@
+"""The recommenders that ship with the project; each module is one model and its paper."""

@@ -1,0 +1,93 @@
+"""Admission: every refusal by its name, and nothing good refused."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from aggregator.admission import AdmissionPolicy, admit
+from tests.aggregator.workshop import make_delta, make_update
+from wire.bundle import Bundle
+from wire.delta import Delta, RowBlock, scale, squared_norm
+from wire.messages import Refusal, Update
+
+POLICY = AdmissionPolicy(max_staleness=3, max_norm=10.0)
+
+
+def verdict(bundle: Bundle, update: Update, *, version: int = 5) -> Delta | Refusal:
+    specs = bundle.manifest.federated
+    return admit(update, specs=specs, version=version, policy=POLICY)
+
+
+def with_payload(update: Update, payload: bytes) -> Update:
+    return Update(
+        task=update.task,
+        sequence=update.sequence,
+        base_version=update.base_version,
+        examples=update.examples,
+        payload=payload,
+    )
+
+
+def test_a_good_update_gives_its_delta(bundle: Bundle) -> None:
+    delta = verdict(bundle, make_update(bundle, 1, base=5))
+    assert not isinstance(delta, Refusal)
+    block = delta["item"]
+    assert isinstance(block, RowBlock)
+    sent = make_delta(bundle, 1)["item"]
+    assert isinstance(sent, RowBlock)
+    np.testing.assert_array_equal(block.values, sent.values)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [(1, Refusal.TOO_STALE), (2, None), (5, None), (6, Refusal.FROM_THE_FUTURE)],
+)
+def test_the_base_version_must_exist_and_be_recent(
+    bundle: Bundle, base: int, expected: Refusal | None
+) -> None:
+    found = verdict(bundle, make_update(bundle, 1, base=base))
+    assert (found if isinstance(found, Refusal) else None) is expected
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 40])
+def test_a_truncated_delta_is_refused(bundle: Bundle, cut: int) -> None:
+    update = make_update(bundle, 1, base=5)
+    assert verdict(bundle, with_payload(update, update.payload[:cut])) is Refusal.WRONG_SHAPE
+
+
+def test_trailing_bytes_are_refused(bundle: Bundle) -> None:
+    update = make_update(bundle, 1, base=5)
+    assert verdict(bundle, with_payload(update, update.payload + b"\0")) is Refusal.WRONG_SHAPE
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_none_is_refused(bundle: Bundle, bad: float) -> None:
+    head = make_delta(bundle, 1)["head"]
+    assert isinstance(head, np.ndarray)
+    update = make_update(bundle, 1, base=5)
+    first = struct.pack("<f", head[0])
+    assert update.payload.count(first) == 1
+    poisoned = update.payload.replace(first, struct.pack("<f", bad))
+    assert verdict(bundle, with_payload(update, poisoned)) is Refusal.NOT_FINITE
+
+
+def test_the_norm_is_bounded(bundle: Bundle) -> None:
+    delta = make_delta(bundle, 1)
+    unit = scale(delta, squared_norm(delta) ** -0.5)
+    small = make_update(bundle, 1, base=5, delta=scale(unit, 9.99))
+    large = make_update(bundle, 1, base=5, delta=scale(unit, 10.01))
+    assert not isinstance(verdict(bundle, small), Refusal)
+    assert verdict(bundle, large) is Refusal.NORM
+
+
+def test_a_huge_number_is_refused_without_a_warning(bundle: Bundle) -> None:
+    delta = make_delta(bundle, 1)
+    delta["head"] = np.full(4, 3e38, np.float32)
+    assert verdict(bundle, make_update(bundle, 1, base=5, delta=delta)) is Refusal.NORM
+
+
+@pytest.mark.parametrize("values", [{"max_staleness": -1}, {"max_norm": 0.0}])
+def test_a_policy_out_of_range_is_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"admission.{next(iter(values))}"):
+        AdmissionPolicy(**values)  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""A small real task: matrix factorisation with a dense bias, written by hand in ONNX.
+
+The agent's tests need a program that runs on the real runtime, but not PyTorch, which builds the
+programs that ship; ``tests/export`` proves those.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import parser
+from safetensors.numpy import save
+
+from wire.manifest import BatchKind, FileEntry, Manifest, ParameterSpec, Role, task_id
+from wire.messages import Announcement
+from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
+
+__all__ = ["ITEMS", "WIDTH", "TinyTask", "make_task"]
+
+ITEMS, WIDTH = 60, 4
+TRAINING = TrainingPolicy(learning_rate=0.1, epochs=2, batch_size=8, negatives=2, interval_s=10.0)
+CODEC = CodecPolicy(mode=CodecMode.TOP_K, bits=2, density=0.3)
+
+UPDATE_PROGRAM = """
+<ir_version: 10, opset_import: ["" : 20]>
+update (
+    float[R, 4] table, float[4] user, float[1] bias, float learning_rate,
+    int64[S, B] item, float[S, B] label, float[S, B] weight
+) => (float[R, 4] "table.new", float[4] "user.new", float[1] "bias.new", float[S] loss) {
+    "table.new", "user.new", "bias.new", loss = Scan <num_scan_inputs = 3, body = step (
+        float[R, 4] t, float[4] u, float[1] b, int64[B] i, float[B] y, float[B] w
+    ) => (float[R, 4] t2, float[4] u2, float[1] b2, float l) {
+        first = Constant <value_ints = [0]> ()
+        last = Constant <value_ints = [1]> ()
+        rows = Gather (t, i)
+        dot = MatMul (rows, u)
+        z = Add (dot, b)
+        p = Sigmoid (z)
+        miss = Sub (p, y)
+        scaled = Mul (miss, w)
+        g = Mul (scaled, learning_rate)
+        gu = MatMul (g, rows)
+        u2 = Sub (u, gu)
+        gb = ReduceSum (g, first)
+        b2 = Sub (b, gb)
+        gc = Unsqueeze (g, last)
+        gt = Mul (gc, u)
+        down = Neg (gt)
+        at = Unsqueeze (i, last)
+        t2 = ScatterND <reduction = "add"> (t, at, down)
+        squared = Mul (miss, miss)
+        weighted = Mul (squared, w)
+        l = ReduceSum <keepdims = 0> (weighted)
+    }> (table, user, bias, item, label, weight)
+}
+"""
+SCORER_PROGRAM = """
+<ir_version: 10, opset_import: ["" : 20]>
+score (float[C, 4] table, float[4] user, float[1] bias) => (float[C] score) {
+    dot = MatMul (table, user)
+    score = Add (dot, bias)
+}
+"""
+
+
+@dataclass(frozen=True)
+class TinyTask:
+    """A task and every blob that an aggregator would serve for it."""
+
+    manifest: Manifest
+    raw: bytes
+    blobs: dict[str, bytes]
+    task: str
+
+    def announce(
+        self,
+        version: int = 0,
+        *,
+        paused: bool = False,
+        training: TrainingPolicy = TRAINING,
+        codec: CodecPolicy = CODEC,
+        parameters: dict[str, NDArray[np.float32]] | None = None,
+    ) -> Announcement:
+        """Announce a version; new parameters become a blob."""
+        initial = self.manifest.file(self.manifest.initial)
+        blob = self.blobs[initial.sha256] if parameters is None else _safetensors(parameters)
+        sha256 = hashlib.sha256(blob).hexdigest()
+        self.blobs[sha256] = blob
+        return Announcement(
+            task=self.task,
+            version=version,
+            sha256=sha256,
+            size_bytes=len(blob),
+            paused=paused,
+            training=training,
+            codec=codec,
+        )
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Version 0."""
+        return initial_parameters(0)
+
+
+def initial_parameters(seed: int) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    table = rng.normal(0.0, 0.3, (ITEMS, WIDTH)).astype(np.float32)
+    return {"table": table, "bias": np.zeros(1, np.float32)}
+
+
+def make_task(name: str = "tiny", update_program: str = UPDATE_PROGRAM) -> TinyTask:
+    """Build the task; another name gives another task."""
+    files = {
+        "programs/update.onnx": _program(update_program),
+        "scorer.onnx": _program(SCORER_PROGRAM),
+        "parameters.safetensors": _safetensors(initial_parameters(0)),
+        "private.safetensors": _safetensors({"user": np.full(WIDTH, 0.1, np.float32)}),
+    }
+    entries = {path: hashlib.sha256(blob).hexdigest() for path, blob in files.items()}
+    manifest = Manifest(
+        name=name,
+        recommender="mf",
+        items=ITEMS,
+        batch=BatchKind.POINTWISE,
+        parameters=(
+            ParameterSpec("table", Role.ROWS, (ITEMS, WIDTH)),
+            ParameterSpec("user", Role.PRIVATE, (WIDTH,)),
+            ParameterSpec("bias", Role.DENSE, (1,)),
+        ),
+        programs={"onnx": "programs/update.onnx"},
+        scorer="scorer.onnx",
+        initial="parameters.safetensors",
+        private="private.safetensors",
+        files=tuple(
+            FileEntry(path, entries[path], len(blob)) for path, blob in sorted(files.items())
+        ),
+        training=TRAINING,
+        codec=CODEC,
+    )
+    raw = manifest.to_json()
+    blobs = {entries[path]: blob for path, blob in files.items()}
+    return TinyTask(manifest, raw, blobs, task_id(raw))
+
+
+def _program(text: str) -> bytes:
+    model = parser.parse_model(text)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _safetensors(tensors: dict[str, NDArray[np.float32]]) -> bytes:
+    return save(tensors)

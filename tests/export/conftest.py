@@ -1,0 +1,43 @@
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from export.onnx_graph import to_bytes
+from export.recommenders.mf import LOSSES
+from export.training_graph import training_program
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[[ModelProto, Arrays], dict[str, NDArray[Any]]]:
+    """Run a program as a device does: stock ONNX Runtime, one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+
+    @cache
+    def session(program: bytes) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
+
+    def run_program(model: ModelProto, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        loaded = session(to_bytes(model))
+        outputs = loaded.run(None, dict(inputs))
+        return dict(zip([node.name for node in loaded.get_outputs()], outputs, strict=True))
+
+    return run_program
+
+
+@pytest.fixture(scope="session")
+def mf_program() -> Callable[[str, bool, int, float], ModelProto]:
+    """The compiled local update of matrix factorisation, by loss, bias, dimension and l2."""
+
+    @cache
+    def compile_mf(loss: str, bias: bool, dimension: int, l2: float) -> ModelProto:
+        return training_program(LOSSES[loss](items=3, dimension=dimension, bias=bias, l2=l2))
+
+    return compile_mf
