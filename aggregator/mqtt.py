@@ -37,6 +37,7 @@ KEEPALIVE_S = 30
 SESSION_EXPIRY_S = 86_400
 RECEIVE_MAXIMUM = 1_000
 SELF_TEST_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 3.0
 FLUSH_TIMEOUT_S = 2.0
 SELECT_TIMEOUT_S = 1.0
 BACK_OFF_S = (0.2, 10.0)
@@ -104,6 +105,7 @@ class Link:
         self.wake()
         if self._thread.ident is not None:
             self._thread.join()
+        self._wake_pending = True  # Nobody is left to wake.
         self._wake_read.close()
         self._wake_write.close()
 
@@ -122,7 +124,10 @@ class Link:
         failures = 0
         while not self._stopping.is_set():
             self._answered = False
-            self._connect_once()
+            try:
+                self._connect_once()
+            except Exception:
+                _log.exception("the connection to %s failed", self._broker)
             failures = 0 if self._answered else failures + 1
             self._stopping.wait(_back_off(failures))
 
@@ -148,8 +153,10 @@ class Link:
         connection = client.socket()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
-            watched = 0
+            watched, deadline = 0, time.monotonic() + ANSWER_TIMEOUT_S
             while client.socket() is not None and not self._stopping.is_set():
+                if not self._answered and time.monotonic() > deadline:
+                    break
                 wanted = selectors.EVENT_READ if self._has_room() else 0
                 wanted |= selectors.EVENT_WRITE if client.want_write() else 0
                 _watch(selector, connection, watched, wanted)
@@ -206,10 +213,10 @@ class Link:
         return {"clean_start": False, "properties": properties}
 
     def _change_protocol(self) -> None:
-        # Brokers of MQTT 3.1.1 answer a client of MQTT 5 with a refusal, or just hang up.
+        # Brokers of MQTT 3.1.1 refuse a client of MQTT 5, or hang up, or never answer.
         five = self._client.protocol == MQTTProtocolVersion.MQTTv5
         other = MQTTProtocolVersion.MQTTv311 if five else MQTTProtocolVersion.MQTTv5
-        self._trouble(f"{self._broker} hung up on MQTT {'5' if five else '3.1.1'}")
+        self._trouble(f"{self._broker} does not answer to MQTT {'5' if five else '3.1.1'}")
         self._client = self._make_client(other)
 
     def _on_connect(

@@ -10,6 +10,7 @@ import urllib.request
 from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from edge_agent.errors import PermanentDownloadError, TransientDownloadError
 from wire.bundle import file_digest
@@ -67,7 +68,8 @@ class Downloads:
         handlers = [] if tls is None else [urllib.request.HTTPSHandler(context=tls)]
         self._opener = urllib.request.build_opener(*handlers)
         self._lock = threading.Lock()
-        self._busy: dict[str, threading.Lock] = {}
+        # A file's lock lives as long as someone is busy with the file.
+        self._busy: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         for folder in (self._files, self._snapshots):
             folder.mkdir(parents=True, exist_ok=True)
         held = [path for path in self._snapshots.iterdir() if path.suffix != PARTIAL]
@@ -120,15 +122,14 @@ class Downloads:
 
     def _fetch(self, path: Path, sha256: str, size_bytes: int) -> Path:
         with self._lock:
-            busy = self._busy.setdefault(sha256, threading.Lock())
+            busy = self._busy.get(sha256) or threading.Lock()
+            self._busy[sha256] = busy
         with busy:
             if not path.is_file():
                 try:
                     self._download(path, sha256, size_bytes)
                 except OSError as error:
                     raise TransientDownloadError(f"cannot write {path.name}: {error}") from None
-        with self._lock:
-            self._busy.pop(sha256, None)
         return path
 
     def _download(self, path: Path, sha256: str, size_bytes: int) -> None:

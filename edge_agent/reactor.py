@@ -107,7 +107,9 @@ class Reactor:
             try:
                 result: T | Exception = work()
             except Exception as error:
-                result = error
+                logger.debug("blocking work failed", exc_info=True)
+                # With its frames, an error would keep alive whatever they hold: open sockets.
+                result = error.with_traceback(None)
             self.call_soon_threadsafe(lambda: then(result))
 
         self._blocking.post(run)

@@ -104,7 +104,7 @@ def build_mf(
     """
     if loss not in LOSSES:
         raise RecommenderError(f"loss is {loss!r}; expected one of {', '.join(LOSSES)}")
-    model = LOSSES[loss](
+    recommender = LOSSES[loss](
         items=items,
         dimension=dimension,
         bias=bias,
@@ -114,7 +114,7 @@ def build_mf(
         seed=seed,
     )
     return build_bundle(
-        model, out=out, name=name, training=training, codec=codec, overwrite=overwrite
+        recommender, out=out, name=name, training=training, codec=codec, overwrite=overwrite
     )
 
 

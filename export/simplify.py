@@ -79,7 +79,7 @@ def _constant(value: object) -> float | None:
         return _constant(value.args[_FILLED[value.target]])
     if value.target in _SAME_VALUE:
         return _constant(value.args[0])
-    if value.target is _aten.sub.Tensor:
+    if value.target is _aten.sub.Tensor and not value.kwargs:
         left, right = (_constant(argument) for argument in value.args[:2])
         return None if left is None or right is None else left - right
     return None

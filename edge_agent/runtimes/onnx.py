@@ -59,7 +59,6 @@ def _options() -> onnxruntime.SessionOptions:
     options.log_severity_level = 3
     # The arena keeps what it ever took; a device trains for milliseconds and then waits.
     options.enable_cpu_mem_arena = False
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 
 

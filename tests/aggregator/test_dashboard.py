@@ -301,19 +301,26 @@ def test_an_empty_service_says_what_to_do_and_shows_the_first_task_when_it_comes
 
 @in_browser
 def test_one_of_several_tasks_is_chosen(
-    page: Page, settings: Settings, films: Bundle, tmp_path: Path
+    page: Page, settings: Settings, films: Bundle, broker_url: str, tmp_path: Path
 ) -> None:
     songs = make_bundle(tmp_path / "songs", name="songs")
     with Service(settings, (films, songs)) as service:
+        learn(broker_url, films)
         page.open(service, films.task)
         page.sees(NAME, "name")
+        page.until(lambda: page.count("#quality .plot .trace") == 2)
         options = page.driver.find_elements(By.CSS_SELECTOR, "#tasks option")
         assert len(options) == 2
         page.type("tasks", "songs")
         page.until(lambda: page.text("name") == "songs")
+        page.sees("No quality yet", "quality")
+        assert page.count("#quality .plot") == 0
         assert page.driver.current_url.endswith(songs.task)
         page.driver.refresh()
         page.until(lambda: page.text("name") == "songs")
+        page.type("tasks", "films")
+        page.until(lambda: page.count("#quality .plot .trace") == 2)
+        assert page.count("#quality > *") == 1
 
 
 @in_browser

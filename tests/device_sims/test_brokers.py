@@ -32,8 +32,8 @@ from device_sims.brokers import (
     start_broker,
 )
 from device_sims.brokers import choice as choice_module
-from device_sims.processes import is_listening
 from device_sims.brokers.mosquitto import configuration_directory
+from device_sims.processes import is_listening
 from edge_agent.config import parse_broker_url
 from wire import topics
 

@@ -8,14 +8,8 @@ const SMOOTH_FROM = 24;
 const drawn = new Map();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-const library = new Promise((resolve, reject) => {
-  const script = document.createElement("script");
-  script.src = document.documentElement.dataset.plotly;
-  script.onload = () => resolve(globalThis.Plotly);
-  script.onerror = () => reject(new Error("The chart library could not be loaded."));
-  document.head.append(script);
-});
-library.catch(() => {});
+let library = null;
+
 dark.addEventListener("change", () => {
   for (const { element, make } of drawn.values()) draw(element, make);
 });
@@ -28,11 +22,12 @@ export function drawQuality(element, points) {
     ];
     const data = lines.flatMap(([name, key, hue]) => line(name, points.filter((p) => p[key] !== null), key, hue));
     if (!data.length) return { empty: "No quality yet. Devices report it with their updates." };
-    const ends = lines.map(([name, key]) => {
-      const known = points.filter((p) => p[key] !== null);
-      return known.length
-        ? `${name} ${format.quality(known[0][key])} at version ${known[0].version}, ${format.quality(known.at(-1)[key])} at version ${known.at(-1).version}.`
-        : "";
+    const newest = Math.max(5, points.at(-1).version);
+    const spoken = lines.map(([name, key]) => {
+      const [first, last] = ends(points.filter((p) => p[key] !== null));
+      if (!first) return "";
+      const at = (p) => `${format.quality(p[key])} at version ${p.version}`;
+      return `${name} ${at(first)}, ${at(last)}.`;
     });
     return {
       data,
@@ -40,10 +35,10 @@ export function drawQuality(element, points) {
         hovermode: "x unified",
         showlegend: true,
         legend: { orientation: "h", x: 0, y: 1.14, traceorder: "normal" },
-        xaxis: { title: { text: "version" }, rangemode: "nonnegative" },
+        xaxis: { title: { text: "version" }, range: [-0.01 * newest, 1.01 * newest], dtick: steps(newest) },
         yaxis: { rangemode: "tozero", tickformat: ".2f" },
       },
-      label: `Line chart. ${ends.join(" ")}`,
+      label: `Line chart. ${spoken.join(" ")}`,
     };
   });
 }
@@ -55,6 +50,7 @@ export function drawThroughput(element, seconds, now) {
   const counts = times.map((second) => bySecond.get(second) ?? 0);
   update(element, counts, () => {
     const total = counts.reduce((sum, n) => sum + n, 0);
+    const most = Math.max(...counts);
     if (total === 0) return { empty: "No update in the last two minutes." };
     return {
       data: [{
@@ -75,9 +71,10 @@ export function drawThroughput(element, seconds, now) {
           ticktext: ["90 s ago", "60 s", "30 s"],
           showgrid: false,
         },
-        yaxis: { rangemode: "tozero", tickformat: "~s" },
+        yaxis: { rangemode: "tozero", tickformat: "~s", dtick: steps(most) },
       },
-      label: `Area chart. ${format.count(total)} updates accepted in the last two minutes, at most ${format.count(Math.max(...counts))} in a second.`,
+      label: `Area chart. ${format.count(total)} updates accepted in the last two minutes, `
+        + `at most ${format.count(most)} in a second.`,
     };
   });
 }
@@ -97,12 +94,21 @@ export function drawStaleness(element, histogram) {
       }],
       layout: {
         bargap: 0.12,
-        xaxis: { title: { text: "staleness" }, range: [-0.6, widest + 0.6], dtick: widest <= 12 ? 1 : undefined, showgrid: false },
-        yaxis: { rangemode: "tozero", tickformat: "~s" },
+        xaxis: { title: { text: "staleness" }, range: [-0.6, widest + 0.6], dtick: steps(widest), showgrid: false },
+        yaxis: { rangemode: "tozero", tickformat: "~s", dtick: steps(Math.max(...histogram.map(([, n]) => n))) },
       },
       label: `Bar chart. ${format.count(total)} merged updates by staleness, 0 to ${widest}.`,
     };
   });
+}
+
+function ends(list) {
+  return [list.at(0), list.at(-1)];
+}
+
+// Whole numbers on the axis of something that is counted.
+function steps(most) {
+  return most <= 12 ? Math.ceil(most / 6) : undefined;
 }
 
 function line(name, points, key, hue) {
@@ -118,11 +124,14 @@ function line(name, points, key, hue) {
     mode: markers ? "lines+markers" : "lines",
     line: { color: hue, width: 2.5 },
     marker: { size: 6 },
+    cliponaxis: !markers,
     hovertemplate: "%{y:.3f}",
   };
   if (markers) return [plain];
   // A version is measured by the few devices that start from it, so the line jumps: show the trend.
-  const faint = { ...plain, opacity: 0.28, line: { color: hue, width: 1.2 }, showlegend: false, hoverinfo: "skip", hovertemplate: undefined };
+  const thin = { color: hue, width: 1.2 };
+  const quiet = { showlegend: false, hoverinfo: "skip", hovertemplate: undefined };
+  const faint = { ...plain, ...quiet, opacity: 0.28, line: thin };
   return [faint, { ...plain, y: smooth(points, key) }];
 }
 
@@ -148,17 +157,32 @@ async function draw(element, make) {
   if (empty) return blank(element, empty);
   let plotly;
   try {
-    plotly = await library;
+    plotly = await (library ??= load());
   } catch (error) {
     return blank(element, error.message);
   }
-  if (!element.classList.contains("js-plotly-plot")) element.replaceChildren();
+  // While the library loaded, newer data may have come.
+  if (drawn.get(element.id).make !== make) return;
+  if (!plotIn(element)) element.append(Object.assign(document.createElement("div"), { className: "plot" }));
   element.setAttribute("aria-label", label);
-  await plotly.react(element, data, themed(layout), CONFIG);
+  element.querySelector(".nothing")?.remove();
+  await plotly.react(plotIn(element), data, themed(layout), CONFIG);
+}
+
+// Loaded with the first chart, as it is large: the numbers come before it.
+function load() {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = document.documentElement.dataset.plotly;
+    script.onload = () => resolve(globalThis.Plotly);
+    script.onerror = () => reject(new Error("The chart library could not be loaded."));
+    document.head.append(script);
+  });
 }
 
 function blank(element, text) {
-  if (element.classList.contains("js-plotly-plot")) globalThis.Plotly.purge(element);
+  const plot = plotIn(element);
+  if (plot) globalThis.Plotly.purge(plot);
   const note = document.createElement("p");
   note.className = "nothing";
   note.textContent = text;
@@ -166,9 +190,14 @@ function blank(element, text) {
   element.setAttribute("aria-label", text);
 }
 
+function plotIn(element) {
+  return element.querySelector(".plot");
+}
+
 function themed(layout) {
   const ink = color("--soft");
-  const axis = { gridcolor: color("--line"), zeroline: false, linecolor: color("--line"), automargin: true, fixedrange: true };
+  const rule = color("--line");
+  const axis = { gridcolor: rule, linecolor: rule, zeroline: false, automargin: true, fixedrange: true };
   return {
     margin: { l: 8, r: 8, t: layout.showlegend ? 26 : 6, b: 8 },
     paper_bgcolor: "transparent",
@@ -176,7 +205,7 @@ function themed(layout) {
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
     dragmode: false,
     showlegend: false,
-    hoverlabel: { bgcolor: color("--card"), bordercolor: color("--line"), font: { color: color("--ink") } },
+    hoverlabel: { bgcolor: color("--card"), bordercolor: rule, font: { color: color("--ink") } },
     ...layout,
     xaxis: { ...axis, ...layout.xaxis },
     yaxis: { ...axis, ...layout.yaxis },

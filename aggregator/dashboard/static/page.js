@@ -71,7 +71,8 @@ export function showSummary(task, summary, advice) {
   text("devices-online", format.count(devices.online));
   text("devices-note", `online; ${format.count(devices.active)} active, ${format.count(devices.known)} known`);
   text("rate", format.decimal(updates.per_second));
-  text("rate-note", `${format.count(updates.accepted)} accepted, ${format.count(updates.duplicate)} duplicate, ${format.count(updates.rejected)} refused`);
+  const outcomes = [["accepted", "accepted"], ["duplicate", "duplicate"], ["rejected", "refused"]];
+  text("rate-note", outcomes.map(([key, word]) => `${format.count(updates[key])} ${word}`).join(", "));
   text("saved", updates.accepted ? format.percent(bytes.saved_ratio) : "–");
   text("saved-note", updates.accepted
     ? `${format.bytes(bytes.received)} received instead of ${format.bytes(bytes.dense_equivalent)}`
@@ -97,7 +98,9 @@ function showState(paused) {
   $("state").dataset.state = paused ? "paused" : "running";
   text("state", paused ? "Paused" : "Running");
   text("toggle", paused ? "Resume" : "Pause");
-  $("toggle").title = paused ? "Devices train again, and updates are merged" : "Devices keep what they learn; nothing is merged";
+  $("toggle").title = paused
+    ? "Let devices train again, and merge their updates"
+    : "Let devices stop training; nothing is merged until you resume";
 }
 
 // Few devices measure one version, so "now" is the mean of the last few points.
@@ -115,7 +118,9 @@ function showTrend(points) {
   const last = mean(known.slice(-TREND_POINTS));
   text("hr", format.quality(last));
   const change = last - first;
-  text("hr-note", known.length > 1 ? `${change < 0 ? "−" : "+"}${format.quality(Math.abs(change))} since version ${known[0].version}` : "first measurement");
+  const sign = change < 0 ? "−" : "+";
+  const since = `${sign}${format.quality(Math.abs(change))} since version ${known[0].version}`;
+  text("hr-note", known.length > 1 ? since : "first measurement");
 }
 
 function text(id, value) {

@@ -1,0 +1,109 @@
+"""Interactions from files and events, and what is said about broken ones."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import InteractionError
+from edge_agent.interactions import ImportReport, import_csv, parse_event, parse_time
+from edge_agent.store import Store
+
+
+def load(root: Path, text: str | bytes, **options: object) -> tuple[ImportReport, list[int]]:
+    path = root / "file.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    store = Store(root / "agent.db")
+    try:
+        report = import_csv(path, store.add_interactions, **options)  # type: ignore[arg-type]
+        return report, store.interactions().items.tolist()
+    finally:
+        store.close()
+
+
+def test_import_twice_is_import_once(tmp_path: Path) -> None:
+    text = "user,item,time\n1,5,20\n1,6,10.5\n1,7,2026-01-01T00:00:00+00:00\n"
+    report, items = load(tmp_path, text)
+    assert (report.added, report.known, report.broken) == (3, 0, 0)
+    assert items == [6, 5, 7]
+    report, items = load(tmp_path, text)
+    assert (report.added, report.known) == (0, 3)
+    assert len(items) == 3
+
+
+def test_other_columns_and_delimiter(tmp_path: Path) -> None:
+    text = "\ufeffmovie; when\n3;1\n\n4;2\n"
+    options = {"item_column": "movie", "time_column": "when", "delimiter": ";"}
+    assert load(tmp_path, text, **options)[1] == [3, 4]
+
+
+def test_broken_lines_are_named_and_the_others_imported(tmp_path: Path) -> None:
+    text = b"item,time\n1,1\nx,2\n3\n-4,4\n99,5\n6,soon\n\xff,7\n8,nan\n9,9\n"
+    report, items = load(tmp_path, text, catalogue=50)
+    assert items == [1, 9]
+    assert report.broken == 7
+    assert [line.number for line in report.examples] == [3, 4, 5, 6, 7, 8, 9]
+    reasons = [line.reason for line in report.examples]
+    assert reasons[0] == "item is 'x'; expected an integer"
+    assert reasons[1] == "the line has 1 columns"
+    assert reasons[3] == "item is 99; the catalogue has 50 items, 0 to 49"
+    assert reasons[4] == "time is 'soon'; expected unix seconds or ISO 8601"
+
+
+def test_many_broken_lines_are_counted_but_not_all_shown(tmp_path: Path) -> None:
+    report, _items = load(tmp_path, "item,time\n" + "x,1\n" * 5_000)
+    assert report.broken == 5_000
+    assert len(report.examples) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("thing,time\n1,1\n", "no column 'item'; its header is 'thing, time'"),
+        ("item\n1\n", "no column 'time'"),
+        ("", "no column 'item'"),
+    ],
+)
+def test_a_missing_column_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InteractionError) as caught:
+        load(tmp_path, text)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InteractionError, match="No such file"):
+        import_csv(tmp_path / "none.csv", lambda _events: 0)
+
+
+def test_events() -> None:
+    assert parse_event(b'{"item": 12, "at": 3.5, "room": "x"}', catalogue=None, now=9.0) == (12, 3.5)
+    assert parse_event(b'{"item": 12}', catalogue=13, now=9.0) == (12, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"hello", "expected JSON"),
+        (b"\xff\xfe", "expected JSON"),
+        (b"[" * 3_000, "expected JSON"),
+        (b"[1]", "expected an object with an integer item"),
+        (b'{"item": "12"}', "expected an object with an integer item"),
+        (b'{"item": true}', "expected an object with an integer item"),
+        (b'{"item": 13}', "the catalogue has 13 items"),
+        (b'{"item": 99999999999999999999}', "expected an id of at least 0"),
+        (b'{"item": 1, "at": "soon"}', "expected unix seconds or ISO 8601"),
+        (b'{"item": 1, "at": Infinity}', "expected unix seconds or ISO 8601"),
+        (b'{"item": 1, "x": "' + b"x" * 5_000 + b'"}', "at most 4096"),
+    ],
+)
+def test_bad_events_are_refused(payload: bytes, message: str) -> None:
+    with pytest.raises(InteractionError) as caught:
+        parse_event(payload, catalogue=13, now=0.0)
+    assert message in str(caught.value)
+
+
+def test_times() -> None:
+    assert parse_time("12.5") == 12.5
+    moment = datetime(2026, 11, 1, tzinfo=UTC)
+    assert parse_time(moment.isoformat()) == moment.timestamp()
+    assert parse_time("2026-11-01T00:00:00Z") == moment.timestamp()
