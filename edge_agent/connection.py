@@ -115,6 +115,7 @@ class Connection:
     def _dial(self) -> None:
         if self._stopping:
             return
+        self._refusal = None
         work = partial(
             dial,
             self._broker,
@@ -129,12 +130,16 @@ class Connection:
         if isinstance(outcome, Exception):
             self._retry(explain_dial_error(outcome, self._broker))
             return
-        socket: Any = outcome.socket()
-        if self._stopping or socket is None:
+        if self._stopping:
             outcome.disconnect()
             return
+        socket: Any = outcome.socket()
+        if socket is None:
+            # The broker hung up while the first packet was being written.
+            self._gone(None)
+            return
         self._client, self._descriptor = outcome, socket.fileno()
-        self._refusal, self._largest_packet_bytes = None, None
+        self._largest_packet_bytes = None
         outcome.on_connect = self._on_connect
         outcome.on_disconnect = self._on_disconnect
         outcome.on_subscribe = self._on_subscribe

@@ -43,7 +43,8 @@ class Participant:
         workers: threads for the agent's work; likewise.
         source: where models come from; None downloads into the device's own folder.
         runtime: what trains; None opens the one that the settings name.
-        automatic: train whenever the task's policy says so; False trains only on request.
+        automatic: train whenever the task's policy says so; False trains only on request, and
+            reads announcements only then.
         on_sent: called on a worker thread after each local update that went into the outbox.
         on_settled: called on a worker thread when receipts have emptied the outbox.
         clock: unix seconds.
@@ -71,6 +72,7 @@ class Participant:
         self._on_sent, self._on_settled, self._serial = on_sent, on_settled, Serial(workers)
         self._inbox: dict[object, tuple[str, bytes]] = {}
         self._inbox_lock = threading.Lock()
+        self._woken = False
         self._timer: Timer | None = None
         self._stopping = False
         will = Will(topics.status(config.device), _status(config, StatusState.OFFLINE))
@@ -145,9 +147,10 @@ class Participant:
         """A message for the agent."""
         announced = topic.startswith(f"{topics.ROOT}/tasks/")
         with self._inbox_lock:
-            idle = not self._inbox
             self._inbox[topic if announced else object()] = (topic, payload)
-        if idle:
+            wake = not self._woken and (self._automatic or not announced)
+            self._woken = self._woken or wake
+        if wake:
             self.post(self._read_inbox)
 
     # In turn, on a worker thread
@@ -165,7 +168,7 @@ class Participant:
 
     def _read_inbox(self, agent: Agent) -> None:
         with self._inbox_lock:
-            inbox, self._inbox = self._inbox, {}
+            inbox, self._inbox, self._woken = self._inbox, {}, False
         waiting = agent.outbox.waiting.updates
         for topic, payload in inbox.values():
             agent.receive(topic, payload)
@@ -196,6 +199,7 @@ class Participant:
         delay_s: Callable[[Base], float] | None,
         done: Callable[[Sent | None], object] | None,
     ) -> None:
+        self._read_inbox(agent)
         base = agent.begin_update(early=True)
         if base is None:
             if done is not None:

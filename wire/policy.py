@@ -1,7 +1,7 @@
 """What an operator steers: how a device trains, and how it packs what it learned."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
@@ -42,7 +42,7 @@ class TrainingPolicy:
 
     def __post_init__(self) -> None:
         """Refuse values out of range with PolicyError."""
-        fields = Fields(asdict(self), where="training", error=PolicyError)
+        fields = Fields(self.to_dict(), where="training", error=PolicyError)
         if fields.number("learning_rate", 0.0, 1e3) <= 0.0:
             raise fields.refusal("learning_rate", self.learning_rate, "a number above 0")
         fields.integer("epochs", 1, MAX_EPOCHS)
@@ -52,7 +52,7 @@ class TrainingPolicy:
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready map."""
-        return asdict(self)
+        return _shallow(self)
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
@@ -78,7 +78,7 @@ class CodecPolicy:
 
     def __post_init__(self) -> None:
         """Refuse values out of range with PolicyError."""
-        fields = Fields(asdict(self), where="codec", error=PolicyError)
+        fields = Fields(_shallow(self), where="codec", error=PolicyError)
         mode = CodecMode(fields.choice("mode", tuple(CodecMode)))
         fields.choice("bits", (2, 4, 8) if mode is CodecMode.LOW_RANK else (1, 2, 4, 8))
         if fields.number("density", 0.0, 1.0) <= 0.0:
@@ -88,12 +88,17 @@ class CodecPolicy:
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready map."""
-        return {**asdict(self), "mode": self.mode.value}
+        return {**_shallow(self), "mode": self.mode.value}
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
         """From a decoded map; keys left out take their defaults, unknown ones are refused."""
         return cls(**_known(values, cls, "codec"))
+
+
+def _shallow(policy: TrainingPolicy | CodecPolicy) -> dict[str, Any]:
+    # `asdict` copies deeply, which shows where thousands of announcements are read a second.
+    return {name: getattr(policy, name) for name in policy.__dataclass_fields__}
 
 
 def _known(values: object, policy: type[Any], where: str) -> Mapping[str, Any]:

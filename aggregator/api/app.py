@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
 from aggregator import dashboard
 from aggregator.api import blobs, events, operations, tasks, versions
@@ -36,12 +37,20 @@ def create_app(core: Core) -> FastAPI:
     Args:
         core: what it stands on.
     """
-    app = FastAPI(title="Rivulet aggregator", version=_version(), description=DESCRIPTION.strip())
+    app = FastAPI(
+        title="Rivulet aggregator",
+        version=_version(),
+        description=DESCRIPTION.strip(),
+        # Both pages would load their scripts from a public server; /openapi.json says the same.
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.core = core
     for part in (tasks, versions, events, blobs, operations):
         app.include_router(part.router)
     app.include_router(dashboard.router)
     app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(ValidationError, _not_valid)
     app.add_exception_handler(WireError, _refused)
     app.add_exception_handler(TaskError, _incomplete)
     app.add_exception_handler(LedgerUnavailableError, _unavailable)
@@ -57,11 +66,14 @@ def _version() -> str:
 
 
 def _not_valid(_request: Request, error: Exception) -> JSONResponse:
-    problems = error.errors() if isinstance(error, RequestValidationError) else []
-    sentences = [
-        f"{'.'.join(str(part) for part in problem['loc'][1:]) or 'the body'}: {problem['msg']}"
-        for problem in problems
-    ]
+    sentences: list[str] = []
+    if isinstance(error, RequestValidationError):
+        sentences = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
+    elif isinstance(error, ValidationError):
+        sentences = [
+            f"{'.'.join(map(str, problem['loc'])) or 'the body'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
     return _answer(status.HTTP_422_UNPROCESSABLE_CONTENT, "; ".join(sentences))
 
 

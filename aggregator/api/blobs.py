@@ -32,7 +32,8 @@ async def put_blob(core: CoreOf, sha256: str, request: Request) -> dict[str, int
     return {"size_bytes": upload.size_bytes}
 
 
-@router.api_route("/{sha256}", methods=["GET", "HEAD"], response_class=FileResponse)
+@router.head("/{sha256}", include_in_schema=False)
+@router.get("/{sha256}", response_class=FileResponse)
 def get_blob(core: CoreOf, sha256: str, if_none_match: Annotated[str, Header()] = "") -> Response:
     """The file. Ranges are served, so an interrupted download can be resumed."""
     try:

@@ -12,8 +12,9 @@ from aggregator.engine import Engine
 from aggregator.ledger import Reports, TaskRecord
 from aggregator.metrics import Instruments
 
-__all__ = ["Call", "Core", "CoreOf", "Readiness", "TaskOf", "authorised"]
+__all__ = ["BodyOf", "Call", "Core", "CoreOf", "Readiness", "TaskOf", "authorised"]
 
+MAX_BODY_BYTES = 1 << 20
 T = TypeVar("T")
 
 
@@ -97,3 +98,18 @@ def authorised(request: Request, core: CoreOf) -> None:
             "of the aggregator's settings",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, which is read only as far as it may be long."""
+    body = bytearray()
+    async for portion in request.stream():
+        body += portion
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(
+                status.HTTP_413_CONTENT_TOO_LARGE, f"the body has at most {MAX_BODY_BYTES} bytes"
+            )
+    return bytes(body)
+
+
+BodyOf = Annotated[bytes, Depends(_body)]

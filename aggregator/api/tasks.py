@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Query, Response, status
 
-from aggregator.api.core import CoreOf, TaskOf, authorised
+from aggregator.api.core import BodyOf, CoreOf, TaskOf, authorised
 from aggregator.api.models import (
     DeviceDocument,
     NewTaskDocument,
@@ -18,8 +18,6 @@ from aggregator.summary import summarise
 
 __all__ = ["router"]
 
-MAX_MANIFEST_BYTES = 1 << 20
-
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 
@@ -28,18 +26,6 @@ def list_tasks(core: CoreOf) -> list[TaskDocument]:
     """Every task, oldest first."""
     found = core.reports.tasks()
     return [TaskDocument(**TaskDocument.fields_of(record, newest)) for record, newest in found]
-
-
-async def _manifest_of(request: Request) -> bytes:
-    body = bytearray()
-    async for portion in request.stream():
-        body += portion
-        if len(body) > MAX_MANIFEST_BYTES:
-            raise HTTPException(
-                status.HTTP_413_CONTENT_TOO_LARGE,
-                f"a manifest has at most {MAX_MANIFEST_BYTES} bytes; send manifest.json itself",
-            )
-    return bytes(body)
 
 
 @router.post(
@@ -55,7 +41,7 @@ async def _manifest_of(request: Request) -> bytes:
         }
     },
 )
-def create_task(core: CoreOf, manifest: Annotated[bytes, Depends(_manifest_of)]) -> NewTaskDocument:
+def create_task(core: CoreOf, manifest: BodyOf) -> NewTaskDocument:
     """Make a task of a bundle whose files are blobs. The same manifest, the same task."""
     return NewTaskDocument(task=core.call(lambda engine: engine.create_task(manifest)))
 
@@ -71,10 +57,19 @@ def get_task(core: CoreOf, record: TaskOf) -> TaskDetailDocument:
     )
 
 
-@router.patch("/{task}", dependencies=[Depends(authorised)])
-def steer_task(core: CoreOf, record: TaskOf, changes: SteeringDocument) -> TaskDetailDocument:
+@router.patch(
+    "/{task}",
+    dependencies=[Depends(authorised)],
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": SteeringDocument.model_json_schema()}},
+        }
+    },
+)
+def steer_task(core: CoreOf, record: TaskOf, changes: BodyOf) -> TaskDetailDocument:
     """Change how a task is run; devices are told at once. All of it is changed, or nothing."""
-    steering = Steering(**changes.model_dump())
+    steering = Steering(**SteeringDocument.model_validate_json(changes).model_dump())
     core.call(lambda engine: engine.steer(record.task, steering))
     changed = core.reports.task(record.task) or record
     return get_task(core, changed)

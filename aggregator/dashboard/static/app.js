@@ -5,7 +5,7 @@ import * as page from "./page.js";
 import { $ } from "./page.js";
 
 const EVERY_MS = 1000;
-const DETAILS_EVERY_MS = 4000;
+const DETAILS_EVERY_MS = 2000;
 const MANY_DEVICES = 1000;
 const MANY_DEVICES_EVERY_MS = 20_000;
 const LONGEST_WAIT_S = 15;
@@ -13,7 +13,13 @@ const LATEST_VERSIONS = 11;
 const EVENTS_A_PAGE = 1000;
 const EVENTS_KEPT = 200;
 
-const state = { chosen: location.hash.slice(1), failures: 0, advice: null, asked: new Map(), details: { events: [] } };
+const state = {
+  chosen: location.hash.slice(1),
+  failures: 0,
+  advice: null,
+  asked: new Map(),
+  details: { events: [] },
+};
 let wakeUp = () => {};
 let asking = null;
 let counting = 0;
@@ -60,13 +66,12 @@ async function refreshDetails(at, summary) {
   const { details } = state;
   const many = summary.devices.known > MANY_DEVICES;
   const after = Math.max(-1, summary.version - LATEST_VERSIONS);
-  const answers = await Promise.all([
-    due("versions", at, DETAILS_EVERY_MS) ? get(`${at}/versions?after=${after}&limit=${2 * LATEST_VERSIONS}`) : null,
-    due("devices", at, many ? MANY_DEVICES_EVERY_MS : DETAILS_EVERY_MS) ? get(`${at}/devices?limit=10000`) : null,
-    due("events", "", DETAILS_EVERY_MS) ? refreshEvents() : null,
-  ]);
-  if (answers[0]) details.versions = answers[0].reverse();
-  if (answers[1]) details.devices = answers[1];
+  const devicesEveryMs = many ? MANY_DEVICES_EVERY_MS : DETAILS_EVERY_MS;
+  if (due("versions", at, DETAILS_EVERY_MS)) {
+    details.versions = (await get(`${at}/versions?after=${after}&limit=${2 * LATEST_VERSIONS}`)).reverse();
+  }
+  if (due("devices", at, devicesEveryMs)) details.devices = await get(`${at}/devices?limit=10000`);
+  if (due("events", "", DETAILS_EVERY_MS)) await refreshEvents();
   page.showDetails(details, summary);
 }
 

@@ -46,7 +46,6 @@ def test_every_operation_is_described(client: httpx.Client) -> None:
     for path, operations in paths.items():
         for method, operation in operations.items():
             assert operation.get("description"), f"{method} {path} has no description"
-    assert client.get("/docs").status_code == 200
 
 
 def test_an_unknown_address_is_json(client: httpx.Client) -> None:

@@ -59,8 +59,10 @@ def test_a_bad_manifest_is_refused_with_a_sentence(client: httpx.Client, body: b
     assert "manifest" in refused.json()["detail"]
 
 
-def test_a_manifest_has_a_largest_size(client: httpx.Client) -> None:
-    assert client.post("/v1/tasks", content=b" " * (2 << 20)).status_code == 413
+def test_a_body_has_a_largest_size(client: httpx.Client, bundle: Bundle) -> None:
+    large = b" " * (2 << 20)
+    assert client.post("/v1/tasks", content=large).status_code == 413
+    assert client.patch(f"/v1/tasks/{bundle.task}", content=large).status_code == 413
 
 
 def test_steering_answers_with_what_is_in_force(
