@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import secrets
 import socket
 import threading
@@ -243,8 +244,14 @@ def _listen(host: str, port: int) -> socket.socket:
         )
     except OSError as error:
         raise ServiceError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port", usage=True
+            f"cannot listen on {host}:{port}: {_reason(error)}; choose another --port", usage=True
         ) from None
+
+
+def _reason(error: OSError) -> str:
+    # The resolver's numbers are negative and not the system's.
+    number = error.errno
+    return os.strerror(number) if number is not None and number > 0 else str(error)
 
 
 def _lock(data: Path) -> IO[bytes]:

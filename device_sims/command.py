@@ -195,7 +195,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     training, codec = TrainingPolicy(), CodecPolicy()
     group.add_argument("--dimension", type=int, default=32, help="length of the vectors")
     group.add_argument("--loss", choices=("bce", "bpr"), default="bce", help="what is minimised")
-    group.add_argument("--l2", type=float, default=0.007, help="decay of the user's vector")
+    group.add_argument("--l2", type=float, default=0.01, help="decay of the user's vector")
     group.add_argument(
         "--learning-rate", type=float, default=training.learning_rate, help="of the local SGD"
     )

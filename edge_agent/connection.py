@@ -22,6 +22,7 @@ from edge_agent.errors import RefusedConnectionError
 from edge_agent.reactor import Reactor, Timer
 from edge_agent.refusals import explain_connack, explain_dial_error, explain_silence
 from edge_agent.tls import tls_context
+from wire.topics import subscription_qos
 
 __all__ = ["Connection", "Listener", "Will"]
 
@@ -64,7 +65,7 @@ class Connection:
         reactor: drives it.
         client_id: the MQTT client id; no two connections to a broker may share one.
         listener: hears what happens.
-        subscriptions: asked for anew at every connection; gives topic filters (QoS 1).
+        subscriptions: asked for anew at every connection; gives topic filters.
         will: the last will, also published by ``stop``; None for no will.
 
     Raises:
@@ -245,7 +246,7 @@ class Connection:
         self._accepted, self._silent_refusals = True, 0
         self._largest_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._after("stable", STABLE_S, self._stable)
-        filters = [(topic, QOS) for topic in self._subscriptions()]
+        filters = [(topic, subscription_qos(topic)) for topic in self._subscriptions()]
         if filters:
             client.subscribe(filters)
         logger.info("connected to %s as %s", self._broker.url, self._client_id)

@@ -74,6 +74,7 @@ class Participant:
         self._inbox_lock = threading.Lock()
         self._woken = False
         self._timer: Timer | None = None
+        self._alarm_at = 0.0
         self._stopping = False
         will = Will(topics.status(config.device), _status(config, StatusState.OFFLINE))
         self._online = Will(will.topic, _status(config, StatusState.ONLINE))
@@ -182,9 +183,18 @@ class Participant:
             self._reactor.call_soon_threadsafe(lambda: self._arm(delay_s))
 
     def _arm(self, delay_s: float) -> None:
+        """Wake up no later than this. An earlier alarm is left alone: it will plan anew."""
+        at = time.monotonic() + delay_s
         if self._timer is not None:
+            if self._alarm_at <= at:
+                return
             self._timer.cancel()
-        self._timer = self._reactor.call_later(delay_s, lambda: self.post(self._work))
+        self._alarm_at = at
+        self._timer = self._reactor.call_later(delay_s, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.post(self._work)
 
     def _work(self, agent: Agent) -> None:
         agent.send_due()
@@ -199,8 +209,12 @@ class Participant:
         delay_s: Callable[[Base], float] | None,
         done: Callable[[Sent | None], object] | None,
     ) -> None:
-        self._read_inbox(agent)
-        base = agent.begin_update(early=True)
+        try:
+            self._read_inbox(agent)
+            base = agent.begin_update(early=True)
+        except StoreError as error:
+            logger.error("cannot begin a local update: %s", error)
+            base = None
         if base is None:
             if done is not None:
                 done(None)

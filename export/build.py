@@ -72,7 +72,7 @@ def build_mf(
     dimension: int = 32,
     loss: str = "bce",
     bias: bool = False,
-    l2: float = 0.007,
+    l2: float = 0.01,
     item_spread: float = 0.03,
     user_spread: float = 0.1,
     seed: int = 0,

@@ -136,7 +136,7 @@ def _add_mf(recommenders: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="bce learns how likely an item is, bpr which of two is preferred",
     )
     mf.add_argument("--bias", action="store_true", help="give each item a bias")
-    mf.add_argument("--l2", type=float, default=0.007, help="penalty on the user's vector")
+    mf.add_argument("--l2", type=float, default=0.01, help="penalty on the user's vector")
     mf.add_argument("--item-spread", type=float, default=0.03, help="deviation of rows at start")
     mf.add_argument("--user-spread", type=float, default=0.1, help="the same of the user's vector")
     mf.add_argument("--seed", type=int, default=0, help="seed of the start")

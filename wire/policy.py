@@ -34,8 +34,8 @@ class TrainingPolicy:
         interval_s: least time between two local updates of one device, in seconds.
     """
 
-    learning_rate: float = 0.03
-    epochs: int = 2
+    learning_rate: float = 0.04
+    epochs: int = 1
     batch_size: int = 64
     negatives: int = 4
     interval_s: float = 60.0

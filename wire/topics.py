@@ -14,6 +14,7 @@ __all__ = [
     "device_of",
     "receipts",
     "status",
+    "subscription_qos",
     "task_of",
     "updates",
 ]
@@ -56,6 +57,15 @@ def receipts(device: str) -> str:
 def announcement(task: str) -> str:
     """Where a task's newest version is retained."""
     return f"{ROOT}/tasks/{task}/announcement"
+
+
+def subscription_qos(topic_filter: str) -> int:
+    """The QoS to subscribe with: 0 for announcements, else 1.
+
+    The newest announcement is retained and replaces those before it. With QoS 1 the broker would
+    queue every one of them for a device that is away.
+    """
+    return 0 if topic_filter.startswith(f"{ROOT}/tasks/") else 1
 
 
 def device_of(topic: str) -> str:

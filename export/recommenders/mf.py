@@ -50,7 +50,7 @@ class MatrixFactorisation(Recommender):
         items: int,
         dimension: int = 32,
         bias: bool = False,
-        l2: float = 0.007,
+        l2: float = 0.01,
         item_spread: float = 0.03,
         user_spread: float = 0.1,
         seed: int = 0,

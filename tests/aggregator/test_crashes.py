@@ -139,6 +139,7 @@ def audit(workshop: Workshop, bundle: Bundle) -> bytes:
     return encode_snapshot(task.state.parameters)
 
 
+@pytest.mark.slow
 def test_death_at_every_step_changes_nothing(tmp_path: Path, bundle: Bundle) -> None:
     undisturbed, fleet, _ = final_parameters(tmp_path / "undisturbed", bundle, [])
     assert fleet.verdicts == [(n, Outcome.ACCEPTED) for n in range(1, UPDATES + 1)]

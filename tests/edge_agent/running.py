@@ -88,13 +88,18 @@ class Watcher:
 
         self._client.on_message = heard
         self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_connect = lambda *_: self._client.subscribe("#", 1)
+        self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        self._client.subscribe("#", 1)
         assert self._subscribed.wait(DEADLINE_S)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, 1, retain).wait_for_publish(DEADLINE_S)
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Publish without waiting, as a callback must."""
+        self._client.publish(topic, payload, 1)
 
     def heard(self, topic: str) -> list[bytes]:
         return [payload for heard, payload in self.messages if heard == topic]

@@ -64,11 +64,14 @@ def test_stop_does_not_wait_for_ever() -> None:
 
 
 def test_threads_start_only_when_needed() -> None:
-    before = threading.active_count()
-    workers = Workers(8)
-    assert threading.active_count() == before
+    def started() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("lazy-")]
+
+    workers = Workers(8, "lazy")
+    assert started() == []
     done = threading.Event()
     workers.post(done.set)
     assert done.wait(DEADLINE_S)
-    assert threading.active_count() == before + 1
+    assert started() == ["lazy-0"]
     assert workers.stop(DEADLINE_S)
+    assert started() == []
