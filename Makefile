@@ -7,7 +7,7 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-main clean
+.PHONY: help demo test check bench bench-main bench-agent bench-kills clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,10 +25,16 @@ check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-main ## print every measured figure beside its goal
+bench: bench-main bench-agent bench-kills ## print every measured figure beside its goal
 
-bench-main: $(VENV)/.dev ## the main job on MovieLens-100K; DATA=path/to/ratings
+bench-main: $(VENV)/.dev ## quality, bytes and time on MovieLens-100K; DATA=path/to/ratings
 	$(BIN)/python -m device_sims.bench.main_job $(if $(DATA),--data $(DATA))
+
+bench-agent: $(VENV)/.dev ## memory and start of one agent process
+	$(BIN)/python -m device_sims.bench.agent
+
+bench-kills: $(VENV)/.dev ## kill -9 at random: updates lost, updates doubled
+	$(BIN)/python -m device_sims.bench.kills
 
 clean: ## remove the virtual environment and everything a run wrote
 	rm -rf $(VENV) runs

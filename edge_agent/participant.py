@@ -28,6 +28,7 @@ __all__ = ["Participant"]
 logger = logging.getLogger(__name__)
 
 STORE_RETRY_S = 10.0
+ALARM_TOLERANCE_S = 0.02
 
 
 class Participant:
@@ -179,18 +180,17 @@ class Participant:
     def _plan(self, soonest_s: float) -> None:
         due_at = self.agent.next_due(training=self._automatic)
         if due_at is not None:
-            delay_s = max(due_at - self._clock(), soonest_s)
-            self._reactor.call_soon_threadsafe(lambda: self._arm(delay_s))
+            alarm_at = time.monotonic() + max(due_at - self._clock(), soonest_s)
+            self._reactor.call_soon_threadsafe(lambda: self._arm(alarm_at))
 
-    def _arm(self, delay_s: float) -> None:
-        """Wake up no later than this. An earlier alarm is left alone: it will plan anew."""
-        at = time.monotonic() + delay_s
+    def _arm(self, alarm_at: float) -> None:
+        """Wake up about then. An earlier alarm is left alone: whoever wakes plans anew."""
         if self._timer is not None:
-            if self._alarm_at <= at:
+            if self._alarm_at <= alarm_at + ALARM_TOLERANCE_S:
                 return
             self._timer.cancel()
-        self._alarm_at = at
-        self._timer = self._reactor.call_later(delay_s, self._wake)
+        self._alarm_at = alarm_at
+        self._timer = self._reactor.call_later(alarm_at - time.monotonic(), self._wake)
 
     def _wake(self) -> None:
         self._timer = None

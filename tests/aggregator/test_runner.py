@@ -157,7 +157,7 @@ def test_a_refusing_database_holds_the_batch_and_loses_nothing(
     assert desk.acknowledged == 0
     refusing.clear()
     eventually(lambda: desk.acknowledged == 5)
-    assert desk.runner.problem is None
+    eventually(lambda: desk.runner.problem is None)
     assert len(desk.workshop.reports.updates(bundle.task)) == 5
 
 

@@ -50,7 +50,7 @@ def serve_blobs() -> Iterator[BlobServer]:
     state = BlobServer()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             state.requests.append((self.path, wanted))
             body = state.resources.get(self.path)

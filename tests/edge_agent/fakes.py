@@ -43,7 +43,9 @@ class Wire:
 
     @property
     def updates(self) -> list[Update]:
-        return [Update.decode(payload) for topic, payload, _ in self.published if "updates" in topic]
+        return [
+            Update.decode(payload) for topic, payload, _ in self.published if "updates" in topic
+        ]
 
 
 class MemorySource:
@@ -60,6 +62,7 @@ class MemorySource:
         return self._tasks[task].raw
 
     def file(self, sha256: str, size_bytes: int) -> Path:
+        del size_bytes
         path = self._root / sha256
         if not path.exists():
             self._ask(sha256)

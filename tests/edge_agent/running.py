@@ -88,11 +88,14 @@ class Watcher:
 
         self._client.on_message = heard
         self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.on_connect = lambda *_: self._client.subscribe("#", 1)
+        self._client.on_connect = self._subscribe
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         assert self._subscribed.wait(DEADLINE_S)
+
+    def _subscribe(self, client: mqtt.Client, *_: object) -> None:
+        client.subscribe("#", 1)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self._client.publish(topic, payload, 1, retain).wait_for_publish(DEADLINE_S)

@@ -52,7 +52,10 @@ def test_events_imports_and_status(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_status_and_recommend_after_training(
-    tmp_path: Path, task: TinyTask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    task: TinyTask,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = Device(tmp_path / "state", task, config=config_for(tmp_path / "state"))
     device.ready(3, 14, 15, 9, 26, 5)

@@ -151,6 +151,6 @@ def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, MINIMAL + "username = 'me'\npassword = ['hunter2']")
     assert "hunter2" not in str(caught.value)
+    (tmp_path / "pw").write_text("x")
     with pytest.raises(ConfigError, match="are both set"):
-        (tmp_path / "pw").write_text("x")
         load(tmp_path, MINIMAL + f"password = 'a'\npassword_file = '{tmp_path / 'pw'}'")

@@ -1,4 +1,4 @@
-"""One connection against a real Mosquitto: passwords, TLS, restarts, and what is said on failure."""
+"""One connection against a real Mosquitto: passwords, TLS, restarts, and what failures say."""
 
 import logging
 import socket

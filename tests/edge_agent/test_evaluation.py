@@ -1,9 +1,10 @@
 """Ranking of the held-out interaction, and recommendations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_agent.errors import ProgramError
 from edge_agent.evaluation import evaluate, recommend
@@ -26,7 +27,9 @@ class FirstColumn:
         return {"score": inputs["table"][:, 0]}
 
 
-def base_with(scores: list[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, FloatArray]:
+def base_with(
+    scores: Sequence[float] | NDArray[np.floating],
+) -> dict[str, FloatArray]:
     table = np.zeros((len(scores), 4), np.float32)
     table[:, 0] = scores
     return {"table": table, "bias": np.zeros(1, np.float32)}
@@ -101,17 +104,15 @@ def test_recommendations_are_the_best_unseen_items(task: TinyTask) -> None:
     scores = np.arange(20_000) % 7_919 * 1.0
     scorer = FirstColumn()
     history = np.array([7_918, 5, 5])
-    found = recommend(
-        manifest_of(task, 20_000), base_with(scores), {}, history, 4, scorer=scorer
-    )
+    found = recommend(manifest_of(task, 20_000), base_with(scores), {}, history, 4, scorer=scorer)
     assert found == [(15_837, 7918.0), (7_917, 7917.0), (15_836, 7917.0), (7_916, 7916.0)]
     assert max(scorer.calls) <= 8_192
-    some = recommend(manifest_of(task, 4), base_with([1, 2, 3, 4]), {}, history[:0], 9, scorer=scorer)
+    some = recommend(
+        manifest_of(task, 4), base_with([1, 2, 3, 4]), {}, history[:0], 9, scorer=scorer
+    )
     assert [item for item, _score in some] == [3, 2, 1, 0]
 
 
 def test_scores_that_are_not_finite_are_refused(task: TinyTask) -> None:
     with pytest.raises(ProgramError, match="gave no finite score"):
-        recommend(
-            task.manifest, base_with([np.nan] * ITEMS), {}, HISTORY, 3, scorer=FirstColumn()
-        )
+        recommend(task.manifest, base_with([np.nan] * ITEMS), {}, HISTORY, 3, scorer=FirstColumn())

@@ -76,7 +76,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_events() -> None:
-    assert parse_event(b'{"item": 12, "at": 3.5, "room": "x"}', catalogue=None, now=9.0) == (12, 3.5)
+    assert parse_event(b'{"item": 12, "at": 3.5, "room": "x"}', catalogue=None, now=9.0) == (
+        12,
+        3.5,
+    )
     assert parse_event(b'{"item": 12}', catalogue=13, now=9.0) == (12, 9.0)
 
 

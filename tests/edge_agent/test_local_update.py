@@ -42,7 +42,9 @@ def twin(task: TinyTask, batches: LocalBatches) -> dict[str, FloatArray]:
     """The same steps on the whole table, in NumPy."""
     parameters = task.parameters()
     table, bias, user = parameters["table"], parameters["bias"], USER["user"].copy()
-    for item, label, weight in zip(*(batches.inputs[n] for n in ("item", "label", "weight")), strict=True):
+    for item, label, weight in zip(
+        *(batches.inputs[n] for n in ("item", "label", "weight")), strict=True
+    ):
         rows = table[batches.rows[item]]
         slope = (1 / (1 + np.exp(-(rows @ user + bias))) - label) * weight * TRAINING.learning_rate
         np.add.at(table, batches.rows[item], -slope[:, None] * user)
@@ -50,9 +52,7 @@ def twin(task: TinyTask, batches: LocalBatches) -> dict[str, FloatArray]:
     return {"table": table, "user": user, "bias": bias}
 
 
-def test_delta_and_private_parameters_match_a_numpy_twin(
-    task: TinyTask, program: Program
-) -> None:
+def test_delta_and_private_parameters_match_a_numpy_twin(task: TinyTask, program: Program) -> None:
     learned = update(task, program)
     batches = draw_batches(task.manifest.batch, HISTORY, ITEMS, TRAINING, np.random.default_rng(3))
     expected, start = twin(task, batches), task.parameters()
@@ -111,7 +111,7 @@ class WrongProgram:
     def __init__(self, outputs: dict[str, Array]) -> None:
         self.outputs = outputs
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, _inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.outputs
 
 

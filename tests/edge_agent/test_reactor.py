@@ -6,6 +6,7 @@ import resource
 import selectors
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +15,8 @@ from tests.edge_agent.running import DEADLINE_S, running_reactor, wait_until
 
 
 def test_timers_run_in_order_and_can_be_cancelled() -> None:
-    reactor, done = Reactor(), []  # type: ignore[var-annotated]
+    reactor = Reactor()
+    done: list[str] = []
     reactor.call_later(0.02, lambda: done.append("second"))
     reactor.call_later(0.01, lambda: done.append("first"))
     reactor.call_later(0.015, lambda: done.append("never")).cancel()
@@ -32,11 +34,10 @@ def test_other_threads_are_heard_at_once() -> None:
         reactor.call_soon_threadsafe(done.set)
         assert done.wait(DEADLINE_S)
         counted: list[int] = []
+        post: Callable[..., object] = reactor.call_soon_threadsafe
         threads = [
             threading.Thread(
-                target=lambda: [
-                    reactor.call_soon_threadsafe(lambda: counted.append(1)) for _ in range(20_000)
-                ]
+                target=lambda: [post(lambda: counted.append(1)) for _ in range(20_000)]
             )
             for _ in range(4)
         ]
@@ -59,7 +60,8 @@ def test_descriptors_are_watched_until_they_are_not() -> None:
         os.write(theirs, b"one")
         wait_until(lambda: read == [b"one"])
         forgotten = threading.Event()
-        reactor.call_soon_threadsafe(lambda: (reactor.unwatch(ours), forgotten.set()))  # type: ignore[func-returns-value]
+        reactor.call_soon_threadsafe(lambda: reactor.unwatch(ours))
+        reactor.call_soon_threadsafe(forgotten.set)
         assert forgotten.wait(DEADLINE_S)
         os.write(theirs, b"two")
         reactor.call_soon_threadsafe(forgotten.clear)
@@ -72,7 +74,7 @@ def test_descriptors_are_watched_until_they_are_not() -> None:
 def test_descriptors_above_select_s_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
-    held = []
+    held: list[int] = []
     try:
         while not held or held[-1] < 1100:
             held.append(os.open("/dev/null", os.O_RDONLY))
@@ -80,14 +82,14 @@ def test_descriptors_above_select_s_limit() -> None:
             ours, theirs = os.pipe()
             assert ours > 1023
             held += [ours, theirs]
-            heard = threading.Event()
+            heard: list[bytes] = []
             reactor.call_soon_threadsafe(
                 lambda: reactor.watch(
-                    ours, selectors.EVENT_READ, lambda _events: (os.read(ours, 1), heard.set())
+                    ours, selectors.EVENT_READ, lambda _events: heard.append(os.read(ours, 1))
                 )
             )
             os.write(theirs, b"x")
-            assert heard.wait(DEADLINE_S)
+            wait_until(lambda: heard == [b"x"])
     finally:
         for descriptor in held:
             os.close(descriptor)

@@ -5,19 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.sampling import LocalBatches, absent_items, draw_batches, draw_negatives
+from edge_agent.sampling import IntArray, LocalBatches, absent_items, draw_batches, draw_negatives
 from wire.manifest import BatchKind
 from wire.policy import TrainingPolicy
 
 
 def policy(**changes: int) -> TrainingPolicy:
-    return TrainingPolicy(**{"epochs": 1, "batch_size": 8, "negatives": 4, **changes})  # type: ignore[arg-type]
+    return TrainingPolicy.from_dict({"epochs": 1, "batch_size": 8, "negatives": 4, **changes})
 
 
-def item_ids(batches: LocalBatches, name: str = "item") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def item_ids(batches: LocalBatches, name: str = "item") -> IntArray:
     """Catalogue ids of the samples that count."""
     real = batches.inputs["weight"].ravel() > 0  # type: ignore[operator]
-    return batches.rows[batches.inputs[name].ravel()[real].astype(int)]
+    positions: IntArray = batches.inputs[name].ravel()[real].astype(np.int64)
+    return batches.rows[positions]
 
 
 @given(st.integers(1, 60), st.data())

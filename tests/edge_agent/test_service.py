@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,11 @@ from wire.messages import Outcome
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the mosquitto package")
 DEADLINE_S = 20.0
-COMMAND = (sys.executable, "-c", "import sys; from edge_agent.command import main; sys.exit(main())")
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; from edge_agent.command import main; sys.exit(main())",
+)
 RSS_LIMIT_KB = 80 * 1024
 
 
@@ -181,7 +184,9 @@ def test_events_on_the_device_s_own_broker_start_its_training(
     tmp_path: Path, stub: Aggregator
 ) -> None:
     port = stub.broker.port
-    agent = Process(tmp_path, stub, f'[local]\nbroker = "mqtt://127.0.0.1:{port}"\ntopic = "home"\n')
+    agent = Process(
+        tmp_path, stub, f'[local]\nbroker = "mqtt://127.0.0.1:{port}"\ntopic = "home"\n'
+    )
     store = agent.store()
     store._database.execute("DELETE FROM interactions")
     store.close()
@@ -199,12 +204,8 @@ def test_memory_while_training(tmp_path: Path, stub: Aggregator) -> None:
     stub.announce(stub.task.announce(0, training=dataclasses.replace(TRAINING, interval_s=0.01)))
     agent = Process(tmp_path, stub)
     process = agent.run()
-    drain = threading.Thread(target=lambda: process.stderr and process.stderr.read())
-    drain.start()
     wait_until(lambda: len(stub.updates) >= 50)
     status = Path(f"/proc/{process.pid}/status").read_text()
     resident_kb = int(status.split("VmRSS:")[1].split()[0])
-    process.send_signal(signal.SIGTERM)
-    drain.join()
-    process.wait(DEADLINE_S)
+    stop(process)
     assert resident_kb <= RSS_LIMIT_KB

@@ -161,7 +161,9 @@ def test_an_old_database_is_migrated_in_one_transaction(
     monkeypatch.setattr(edge_agent.database, "MIGRATIONS", broken)
     with pytest.raises(StoreError):
         Store(path)
-    monkeypatch.setattr(edge_agent.database, "MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE extra (x)",)))
+    monkeypatch.setattr(
+        edge_agent.database, "MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE extra (x)",))
+    )
     store = Store(path)
     assert store.count_interactions() == 1
     assert store._database.execute("SELECT count(*) FROM extra").fetchone() == (0,)

@@ -146,7 +146,7 @@ def make_task(name: str = "tiny", update_program: str = UPDATE_PROGRAM) -> TinyT
 def _program(text: str) -> bytes:
     model = parser.parse_model(text)
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _safetensors(tensors: dict[str, NDArray[np.float32]]) -> bytes:

@@ -1,0 +1,119 @@
+"""What one agent process costs: resident memory while training, and time to the first update.
+
+A real `rivulet-agent run` against a real broker and aggregator, on a catalogue and a history of
+MovieLens-100K's size. Prints the figures and writes `runs/bench/agent.json`.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from device_sims.bench.figures import Figure, publish
+from device_sims.brokers import start_broker
+from device_sims.processes import ServerProcess
+from device_sims.service import USER, AggregatorProcess
+from edge_agent.store import Store
+from export import build_mf
+from wire.policy import TrainingPolicy
+
+ITEMS, HISTORY, DIMENSION = 1_682, 106, 32
+UPDATES = 50
+DEADLINE_S = 120.0
+AGENT = Path(sys.executable).with_name("rivulet-agent")
+
+
+def main() -> None:
+    """Measure and publish."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        bundle = build_mf(
+            items=ITEMS,
+            dimension=DIMENSION,
+            out=root / "bundle",
+            training=TrainingPolicy(interval_s=0.0),
+        )
+        users = {USER: "one", "device": "two"}
+        with (
+            start_broker("auto", root / "broker", users) as broker,
+            AggregatorProcess(
+                root / "aggregator",
+                broker=broker.url,
+                bundle=bundle.root,
+                password=users[USER],
+                settings={},
+            ) as aggregator,
+        ):
+            _fill(root)
+            environment = {
+                "RIVULET_AGENT_DEVICE": "device",
+                "RIVULET_AGENT_STATE_DIR": str(root),
+                "RIVULET_AGENT_AGGREGATOR": aggregator.client.url,
+                "RIVULET_AGENT_BROKER": broker.url,
+                "RIVULET_AGENT_USERNAME": "device",
+                "RIVULET_AGENT_PASSWORD": users["device"],
+            }
+            started = time.monotonic()
+            agent = ServerProcess(
+                [str(AGENT), "run"],
+                directory=root,
+                log=root / "agent.log",
+                ready=b"",
+                environment=environment,
+            )
+            _wait_for(root, 1)
+            first_s = time.monotonic() - started
+            _wait_for(root, UPDATES)
+            peak_mb = _peak_mb(agent.pid)
+            agent.stop()
+    publish(
+        "agent",
+        [
+            Figure(
+                figure="agent process, peak resident memory while training",
+                value=peak_mb,
+                unit="MB",
+                goal=80,
+                at_least=False,
+                compared_with=f"after {UPDATES} updates; PyTorch alone takes about 280",
+            ),
+            Figure(
+                figure="process start to first local update",
+                value=first_s,
+                unit="s",
+                goal=1,
+                at_least=False,
+                compared_with="connection, download and bundle included",
+            ),
+        ],
+    )
+
+
+def _fill(root: Path) -> None:
+    items = np.random.default_rng(0).permutation(ITEMS)[:HISTORY]
+    store = Store(root / "agent.db")
+    store.add_interactions([(int(item), float(at)) for at, item in enumerate(items)])
+    store.close()
+
+
+def _wait_for(root: Path, updates: int) -> None:
+    store = Store(root / "agent.db")
+    deadline = time.monotonic() + DEADLINE_S
+    while store.counters()["created"] < updates:
+        if time.monotonic() > deadline:
+            raise TimeoutError((root / "agent.log").read_text())
+        time.sleep(0.005)
+    store.close()
+
+
+def _peak_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1000
+    raise OSError(f"no peak memory for process {pid}")
+
+
+if __name__ == "__main__":
+    main()
