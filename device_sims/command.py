@@ -37,6 +37,7 @@ SMALL: Mapping[str, Any] = {
     "l2": 0.005,
     "learning_rate": 0.1,
     "epochs": 2,
+    "server_learning_rate": 1.0,
 }
 LARGE: Mapping[str, Any] = {
     "passes": 40,
@@ -45,6 +46,7 @@ LARGE: Mapping[str, Any] = {
     "l2": 0.01,
     "learning_rate": 0.04,
     "epochs": 1,
+    "server_learning_rate": 2.0,
 }
 
 EPILOG = """examples:
@@ -151,6 +153,7 @@ def _settings(arguments: argparse.Namespace) -> DemoSettings:
         service={
             "rule.buffer_size": arguments.buffer,
             "rule.row_correction": arguments.row_correction,
+            "rule.server_learning_rate": arguments.server_learning_rate,
             "announce_interval_s": arguments.announce_interval,
         },
         keep=arguments.keep,
@@ -247,6 +250,11 @@ def _add_service(group: argparse._ArgumentGroup) -> None:
         help="mosquitto, embedded, mqtt://host:port, or auto: mosquitto where it is installed",
     )
     group.add_argument("--buffer", type=int, default=20, help="updates that make a version")
+    group.add_argument(
+        "--server-learning-rate",
+        type=float,
+        help="factor on a merged delta; above 1 makes up for what staleness takes (1; data: 2)",
+    )
     group.add_argument(
         "--row-correction",
         choices=("none", "touched"),

@@ -29,13 +29,15 @@ __all__ = ["Connection", "Listener", "Will"]
 logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_S = 15.0
-CONNACK_TIMEOUT_S = 10.0
+ANSWER_WAIT_S = 10.0
+# Some brokers do not answer a CONNECT of MQTT 5 at all, and leave the socket open.
+FIRST_ANSWER_WAIT_S = 4.0
 FAREWELL_S = 2.0
 FIRST_RECONNECT_S = 2.0
 LONGEST_RECONNECT_S = 120.0
 STABLE_S = 30.0
 UNSUPPORTED_PROTOCOL = 132
-SILENT_REFUSALS_BEFORE_FALLBACK = 2
+HANGUPS_BEFORE_FALLBACK = 2
 PACKET_OVERHEAD_BYTES = 64
 
 
@@ -88,9 +90,9 @@ class Connection:
         self._protocol: MQTTProtocolVersion = MQTTv5
         self._client: Client | None = None
         self._descriptor = -1
-        self._accepted = self._stopping = False
+        self._accepted = self._stopping = self._outdated = False
         self._refusal: RefusedConnectionError | None = None
-        self._attempts = self._silent_refusals = 0
+        self._attempts = self._hangups = 0
         self._largest_packet_bytes: int | None = None
         self._farewell: tuple[int, Callable[[], object]] | None = None
         self._timers: dict[str, Timer] = {}
@@ -148,7 +150,8 @@ class Connection:
         outcome.on_message = self._on_message
         outcome.on_socket_close = self._on_socket_close
         self._reactor.watch(self._descriptor, selectors.EVENT_READ, self._ready)
-        self._after("answer", CONNACK_TIMEOUT_S, self._drop)
+        wait_s = FIRST_ANSWER_WAIT_S if self._protocol == MQTTv5 else ANSWER_WAIT_S
+        self._after("answer", wait_s, self._unanswered)
         self._housekeeping()
         self._flush()
 
@@ -168,7 +171,7 @@ class Connection:
     def _fall_back(self) -> None:
         other = MQTTv311 if self._protocol == MQTTv5 else MQTTv5
         logger.info("%s: trying MQTT protocol level %d", self._broker.url, int(other))
-        self._protocol, self._silent_refusals = other, 0
+        self._protocol, self._hangups = other, 0
 
     # What the selector and the timers say
 
@@ -213,9 +216,13 @@ class Connection:
                 timer.cancel()
 
     def _drop(self) -> None:
-        """Close the socket without a word: the broker does not answer."""
+        """Close the socket without a word."""
         self._detach()
         self._gone(None)
+
+    def _unanswered(self) -> None:
+        self._hangups = HANGUPS_BEFORE_FALLBACK
+        self._drop()
 
     def _detach(self) -> None:
         client, self._client = self._client, None
@@ -241,9 +248,10 @@ class Connection:
         if reason.is_failure:
             self._refusal = explain_connack(reason, self._broker)
             if reason.value == UNSUPPORTED_PROTOCOL and self._protocol == MQTTv5:
+                self._outdated = True
                 self._fall_back()
             return
-        self._accepted, self._silent_refusals = True, 0
+        self._accepted, self._hangups = True, 0
         self._largest_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._after("stable", STABLE_S, self._stable)
         filters = [(topic, subscription_qos(topic)) for topic in self._subscriptions()]
@@ -301,12 +309,15 @@ class Connection:
             return
         if accepted:
             logger.warning("%s: connection lost: %s", self._broker.url, reason or "no answer")
+            if not self._outdated:
+                # Silence may have had other causes than a broker that is too old.
+                self._protocol = MQTTv5
             self._listener.disconnected()
             self._retry(None)
             return
         if self._refusal is None:
-            self._silent_refusals += 1
-            if self._silent_refusals >= SILENT_REFUSALS_BEFORE_FALLBACK:
+            self._hangups += 1
+            if self._hangups >= HANGUPS_BEFORE_FALLBACK:
                 self._fall_back()
         self._retry(self._refusal or explain_silence(self._broker))
 

@@ -210,14 +210,15 @@ def test_unusable_tls_files_are_named(reactor: Reactor, certificates: Certificat
 
 @pytest.mark.parametrize(
     ("refusal", "expected"),
-    [(bytes([0x20, 2, 0, 1]), [5, 4]), (b"", [5, 5, 4])],
-    ids=["says so", "hangs up"],
+    [(bytes([0x20, 2, 0, 1]), [5, 4]), (b"", [5, 5, 4]), (None, [5, 4])],
+    ids=["says so", "hangs up", "is silent"],
 )
 def test_a_broker_of_mqtt_3_1_1_only(
-    reactor: Reactor, monkeypatch: pytest.MonkeyPatch, refusal: bytes, expected: list[int]
+    reactor: Reactor, monkeypatch: pytest.MonkeyPatch, refusal: bytes | None, expected: list[int]
 ) -> None:
-    """The standard wants code 1 for an unknown protocol level; some brokers only hang up."""
+    """The standard wants code 1 for an unknown protocol level; some hang up, amqtt is silent."""
     monkeypatch.setattr(edge_agent.connection, "FAREWELL_S", 0.05)
+    monkeypatch.setattr(edge_agent.connection, "FIRST_ANSWER_WAIT_S", 0.2)
     levels: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -230,8 +231,10 @@ def test_a_broker_of_mqtt_3_1_1_only(
                 with client:
                     packet = client.recv(1024)
                     levels.append(packet[packet.index(b"MQTT") + 4])
-                    client.sendall(bytes([0x20, 2, 0, 0]) if levels[-1] == 4 else refusal)
-                    while levels[-1] == 4 and client.recv(1024):
+                    new = levels[-1] == 5
+                    answer = refusal if new else bytes([0x20, 2, 0, 0])
+                    client.sendall(answer or b"")
+                    while (not new or refusal is None) and client.recv(1024):
                         pass
 
         thread = threading.Thread(target=serve)
@@ -247,7 +250,8 @@ def test_a_broker_of_mqtt_3_1_1_only(
 def test_a_silent_server_and_a_talkative_one(
     reactor: Reactor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge_agent.connection, "CONNACK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(edge_agent.connection, "ANSWER_WAIT_S", 0.05)
+    monkeypatch.setattr(edge_agent.connection, "FIRST_ANSWER_WAIT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         connection, heard = connect(reactor, silent.getsockname()[1])
         wait_until(lambda: len(heard.errors) >= 3)
