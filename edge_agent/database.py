@@ -37,7 +37,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             parameter TEXT NOT NULL,
             UNIQUE (task, parameter)
         )""",
-        "CREATE TABLE residual (block INTEGER PRIMARY KEY, value BLOB NOT NULL)",
+        """CREATE TABLE residual (
+            tensor INTEGER NOT NULL,
+            row INTEGER NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (tensor, row)
+        ) WITHOUT ROWID""",
         """CREATE TABLE outbox (
             sequence INTEGER PRIMARY KEY,
             task TEXT NOT NULL,

@@ -1,7 +1,7 @@
-"""What the codec left out: an update reads and writes the part of the table that it touches only."""
+"""What the codec left out, row by row: an update reads and writes the rows that it touches only."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,120 +12,87 @@ from wire.manifest import ParameterSpec, Role
 
 __all__ = ["Residuals"]
 
-IntArray = NDArray[np.int64]
-
-BLOCK_BYTES = 2_048
-"""Rows of a table are kept in blocks of about this size, because the disk writes whole pages
-anyway. It is part of the database's schema."""
-KEYS_A_TENSOR = 1 << 40
+WHOLE = 0
+"""Row number under which a dense tensor is kept in one piece."""
 
 
 class Residuals:
     """Reads and writes residuals; writing belongs inside a transaction of the caller.
 
-    A row that was never written is zero, and a block of zeros takes no space.
+    A tensor's residual is kept by (task, parameter); rows that are zero are not kept.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def read(self, task: str, specs: Sequence[ParameterSpec]) -> dict[str, Tensor]:
-        """Every row that is not zero; parameters without any are left out."""
-        found = {}
-        for spec in specs:
-            first = (self._number(task, spec.name) or 0) * KEYS_A_TENSOR
-            cursor = self._database.execute(
-                "SELECT block, value FROM residual WHERE block >= ? AND block < ? ORDER BY block",
-                (first, first + KEYS_A_TENSOR),
-            )
-            entries = cursor.fetchall()
-            height, width = _block_shape(_width(spec), whole=spec.role is not Role.ROWS)
-            values = _unpacked([value for _, value in entries], height, width).reshape(-1, width)
-            blocks = np.array([key - first for key, _ in entries], np.int64)
-            rows = (blocks[:, None] * height + np.arange(height)).ravel()
-            kept = values.any(axis=1)
-            if kept.any():
-                found[spec.name] = _tensor(spec, rows[kept], values[kept])
-        return found
+        """All of it."""
+        found = ((spec, self._rows(task, spec.name, None)) for spec in specs)
+        return {spec.name: _tensor(spec, rows) for spec, rows in found if rows}
 
     def read_touched(
         self, task: str, specs: Sequence[ParameterSpec], touched: Delta
     ) -> dict[str, Tensor]:
-        """The rows that a delta touches, zero or not; parameters never written are left out."""
-        found = {}
-        for spec in specs:
-            number = self._number(task, spec.name)
-            if number is not None and spec.name in touched:
-                rows = _rows(touched[spec.name])
-                shape = _block_shape(_width(spec), whole=spec.role is not Role.ROWS)
-                blocks, at = np.unique(rows // shape[0], return_inverse=True)
-                values = self._blocks(number, blocks, *shape)[at, rows % shape[0]]
-                found[spec.name] = _tensor(spec, rows, values)
-        return found
+        """The rows that a delta touches, as far as they are not zero."""
+        found = (
+            (spec, self._rows(task, spec.name, touched[spec.name]))
+            for spec in specs
+            if spec.name in touched
+        )
+        return {spec.name: _tensor(spec, rows) for spec, rows in found if rows}
 
-    def write(self, task: str, residual: Delta) -> None:
+    def write(self, task: str, rows: Delta) -> None:
         """Replace these rows (and these dense tensors); others stay as they are."""
-        for name, tensor in residual.items():
+        for name, tensor in rows.items():
             number = self._number(task, name)
-            if number is None:
-                insert = "INSERT INTO residual_tensor (task, parameter) VALUES (?, ?)"
-                number = self._database.execute(insert, (task, name)).lastrowid or 0
-            self._write(number, tensor)
+            ids, values = _as_rows(tensor)
+            kept = values.any(axis=1)
+            self._database.execute_many(
+                "INSERT OR REPLACE INTO residual VALUES (?, ?, ?)",
+                [(number, *row) for row in _packed(ids[kept], values[kept])],
+            )
+            self._database.execute_many(
+                "DELETE FROM residual WHERE tensor = ? AND row = ?",
+                [(number, row) for row in ids[~kept].tolist()],
+            )
 
-    def _write(self, number: int, tensor: Tensor) -> None:
-        rows, rowwise = _rows(tensor), isinstance(tensor, RowBlock)
-        new = tensor.values if isinstance(tensor, RowBlock) else tensor.reshape(1, -1)
-        height, width = _block_shape(new.shape[1], whole=not rowwise)
-        blocks, at = np.unique(rows // height, return_inverse=True)
-        values = self._blocks(number, blocks, height, width)
-        values[at, rows % height] = new
-        keys, kept = number * KEYS_A_TENSOR + blocks, values.any(axis=(1, 2))
-        packed = (block.astype("<f4").tobytes() for block in values[kept])
-        self._database.execute_many(
-            "INSERT OR REPLACE INTO residual VALUES (?, ?)",
-            list(zip(keys[kept].tolist(), packed, strict=True)),
+    def _rows(self, task: str, name: str, touched: Tensor | None) -> list[tuple[int, bytes]]:
+        query = (
+            "SELECT row, value FROM residual JOIN residual_tensor ON number = tensor "
+            "WHERE task = ? AND parameter = ?"
         )
-        self._database.execute_many(
-            "DELETE FROM residual WHERE block = ?", [(key,) for key in keys[~kept].tolist()]
-        )
+        if not isinstance(touched, RowBlock):
+            cursor = self._database.execute(query + " ORDER BY row", (task, name))
+        else:
+            cursor = self._database.execute(
+                query + " AND row IN (SELECT value FROM json_each(?)) ORDER BY row",
+                (task, name, json.dumps(touched.rows.tolist())),
+            )
+        return cursor.fetchall()
 
-    def _blocks(self, number: int, blocks: IntArray, height: int, width: int) -> FloatArray:
-        """Some blocks, float32 [len(blocks), height, width]; absent ones are zero."""
-        keys = number * KEYS_A_TENSOR + blocks
-        cursor = self._database.execute(
-            "SELECT block, value FROM residual "
-            "WHERE block IN (SELECT value FROM json_each(?)) ORDER BY block",
-            (json.dumps(keys.tolist()),),
+    def _number(self, task: str, name: str) -> int:
+        self._database.execute(
+            "INSERT OR IGNORE INTO residual_tensor (task, parameter) VALUES (?, ?)", (task, name)
         )
-        entries = cursor.fetchall()
-        values = np.zeros((len(blocks), height, width), np.float32)
-        present = np.isin(keys, np.array([key for key, _ in entries], np.int64))
-        values[present] = _unpacked([value for _, value in entries], height, width)
-        return values
-
-    def _number(self, task: str, name: str) -> int | None:
         query = "SELECT number FROM residual_tensor WHERE task = ? AND parameter = ?"
-        row = self._database.execute(query, (task, name)).fetchone()
-        return None if row is None else int(row[0])
+        return int(self._database.execute(query, (task, name)).fetchone()[0])
 
 
-def _block_shape(width: int, *, whole: bool) -> tuple[int, int]:
-    """Rows a block and values a row; a dense tensor is one row of one block."""
-    return 1 if whole else max(1, BLOCK_BYTES // (4 * width)), width
+def _as_rows(tensor: Tensor) -> tuple[NDArray[np.int64], FloatArray]:
+    if isinstance(tensor, RowBlock):
+        return tensor.rows, tensor.values
+    return np.array([WHOLE]), tensor.reshape(1, -1)
 
 
-def _width(spec: ParameterSpec) -> int:
-    return spec.shape[1] if spec.role is Role.ROWS else spec.size
+def _packed(ids: NDArray[np.int64], values: FloatArray) -> Iterator[tuple[int, bytes]]:
+    raw = np.ascontiguousarray(values, np.dtype("<f4")).tobytes()
+    size = len(raw) // max(1, len(ids))
+    return ((row, raw[at * size : (at + 1) * size]) for at, row in enumerate(ids.tolist()))
 
 
-def _rows(tensor: Tensor) -> IntArray:
-    return tensor.rows if isinstance(tensor, RowBlock) else np.zeros(1, np.int64)
-
-
-def _unpacked(values: list[bytes], height: int, width: int) -> FloatArray:
+def _tensor(spec: ParameterSpec, rows: Iterable[tuple[int, bytes]]) -> Tensor:
+    ids, values = zip(*rows, strict=True)
     flat = np.frombuffer(b"".join(values), np.dtype("<f4")).astype(np.float32)
-    return flat.reshape(-1, height, width)
-
-
-def _tensor(spec: ParameterSpec, rows: IntArray, values: FloatArray) -> Tensor:
-    return RowBlock(rows, values) if spec.role is Role.ROWS else values.reshape(spec.shape)
+    if spec.role is Role.ROWS:
+        return RowBlock(np.array(ids, np.int64), flat.reshape(len(ids), spec.shape[1]))
+    return flat.reshape(spec.shape)
