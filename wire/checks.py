@@ -1,12 +1,14 @@
 """Checks on decoded JSON and CBOR maps: each names the key, what stands there and what should."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from wire.errors import WireError
 
 __all__ = ["Fields"]
+
+MAX_SHOWN_BITS = 256
+MAX_SHOWN_CHARACTERS = 80
 
 
 class Fields:
@@ -26,9 +28,8 @@ class Fields:
 
     def refusal(self, key: object, value: object, expected: str) -> WireError:
         """The error for one key, ready to raise."""
-        shown = repr(value)
         name = f"{self._where}.{key}" if key != "" else self._where
-        return self._error(f"{name} is {shown[:80]}; expected {expected}")
+        return self._error(f"{name} is {_shown(value)}; expected {expected}")
 
     def take(self, key: object) -> Any:
         """The raw value of a key, which must be there."""
@@ -47,7 +48,8 @@ class Fields:
         """A finite float in [low, high]."""
         value = self.take(key)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:
+        # The comparison also refuses NaN, and integers that are too large for a float.
+        if not number or not low <= value <= high:
             raise self.refusal(key, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
@@ -59,10 +61,10 @@ class Fields:
         return value
 
     def text(self, key: object, most: int = 200) -> str:
-        """A non-empty string of at most ``most`` characters."""
+        """A non-empty string of at most ``most`` printable characters."""
         value = self.take(key)
-        if not isinstance(value, str) or not 0 < len(value) <= most:
-            raise self.refusal(key, value, f"a text of 1 to {most} characters")
+        if not isinstance(value, str) or not 0 < len(value) <= most or not value.isprintable():
+            raise self.refusal(key, value, f"a text of 1 to {most} printable characters")
         return value
 
     def octets(self, key: object, length: int | None = None) -> bytes:
@@ -90,4 +92,14 @@ class Fields:
     def done(self) -> None:
         """Refuse what was not asked for: a misspelt key must not be silently ignored."""
         if self._left:
-            raise self._error(f"{self._where} has an unknown key {next(iter(self._left))!r}")
+            raise self._error(f"{self._where} has an unknown key {_shown(next(iter(self._left)))}")
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it. Python refuses to print an integer of many digits."""
+    if isinstance(value, int) and value.bit_length() > MAX_SHOWN_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        return repr(value)[:MAX_SHOWN_CHARACTERS]
+    except ValueError:
+        return f"a {type(value).__name__} that cannot be shown"

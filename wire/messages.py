@@ -5,7 +5,7 @@ There is no message that could carry an interaction or a private parameter.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
@@ -35,6 +35,8 @@ MESSAGE_VERSION = 1
 MAX_MESSAGE_BYTES = 900_000
 MAX_COUNTER = (1 << 53) - 1
 MAX_BLOB_BYTES = 1 << 40
+SMALL_MAP, MAX_ENTRIES = 0xA0, 16
+MAX_DEPTH = 2
 
 P = TypeVar("P", TrainingPolicy, CodecPolicy)
 
@@ -293,6 +295,19 @@ class Status:
         return status
 
 
+class _NoTags(Mapping[int, Callable[[Any], Any]]):
+    """A decoder for every tag there is, which refuses it."""
+
+    def __getitem__(self, tag: int) -> Callable[[Any], Any]:
+        raise MessageError(f"tag {tag} is not used here")
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def _dump(body: Mapping[int, object]) -> bytes:
     return cbor2.dumps({0: MESSAGE_VERSION, **body}, canonical=True)
 
@@ -300,9 +315,12 @@ def _dump(body: Mapping[int, object]) -> bytes:
 def _load(raw: bytes, what: str) -> Fields:
     if len(raw) > MAX_MESSAGE_BYTES:
         raise MessageError(f"{what} has {len(raw)} bytes; at most {MAX_MESSAGE_BYTES}")
+    # A short flat map without tags: no bignums, and no keys made to hash all alike.
+    if not raw or not SMALL_MAP <= raw[0] <= SMALL_MAP + MAX_ENTRIES:
+        raise MessageError(f"{what} does not begin as a map of at most {MAX_ENTRIES} entries")
     stream = io.BytesIO(raw)
     try:
-        body = cbor2.load(stream)
+        body = cbor2.load(stream, semantic_decoders=_NoTags(), max_depth=MAX_DEPTH)
     except Exception as error:  # A decoder for untrusted bytes may fail in any way it likes.
         raise MessageError(f"{what} is not CBOR: {error}") from None
     if stream.read(1):

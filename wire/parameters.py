@@ -16,6 +16,7 @@ from wire.errors import BundleError
 __all__ = ["ParameterMap", "map_parameters"]
 
 MAX_HEADER_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 40
 
 FloatMap = np.memmap[tuple[int, ...], np.dtype[np.float32]]
 ParameterMap = dict[str, FloatMap]
@@ -51,8 +52,9 @@ def _map(path: Path, start: int, name: str, entry: object) -> FloatMap:
     fields = Fields(entry, where=f"{path.name}.{name}", error=BundleError)
     fields.choice("dtype", ("F32",))
     shape, offsets = fields.array("shape", 8), fields.array("data_offsets", 2)
-    if not all(type(n) is int and n >= 0 for n in (*shape, *offsets)) or len(offsets) != 2:
-        raise fields.refusal("shape", shape, "integers")
+    numbers = (*shape, *offsets)
+    if not all(type(n) is int and 0 <= n <= MAX_FILE_BYTES for n in numbers) or len(offsets) != 2:
+        raise fields.refusal("shape", shape, f"integers from 0 to {MAX_FILE_BYTES}")
     first, last = offsets
     if last - first != 4 * math.prod(shape) or start + last > path.stat().st_size:
         raise BundleError(f"{path.name} is truncated: {name} does not fit")

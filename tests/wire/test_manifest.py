@@ -59,6 +59,7 @@ def test_a_manifest_comes_back_and_names_its_task(root: Path) -> None:
     [
         ("format", 2, r"manifest\.format is 2; expected 1"),
         ("name", "", "manifest.name"),
+        ("name", "\ud800", "printable"),
         ("items", 0, "manifest.items is 0"),
         ("items", 6, r"parameters.item.shape is \[5, 2\]; expected \[6, width\]"),
         ("batch", "sideways", "manifest.batch"),
@@ -70,7 +71,9 @@ def test_a_manifest_comes_back_and_names_its_task(root: Path) -> None:
         ("scorer", "none.onnx", "no entry for 'none.onnx'"),
         ("training", {"learning_rate": -1}, "training.learning_rate is -1"),
         ("training", {"lr": 1}, "unknown key 'lr'"),
+        ("training", {"learning_rate": 10**400}, "learning_rate is an integer of 1329 bits"),
         ("codec", {"bits": 3}, "codec.bits is 3"),
+        ("codec", {"bits": [1]}, "codec.bits"),
         ("extra", 1, "unknown key 'extra'"),
         ("files", [{"path": "../a", "sha256": "0" * 64, "size_bytes": 1}], "inside the bundle"),
         ("files", [{"path": "/a", "sha256": "0" * 64, "size_bytes": 1}], "inside the bundle"),

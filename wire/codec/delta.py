@@ -122,6 +122,8 @@ def _read_tensor(
     form, bits = head >> 4, 1 << (head & 0x0F)
     if form not in tuple(Form) or bits > 8:
         raise CodecError(f"delta has an unknown form {head:#04x} for {spec.name}")
+    if spec.role is not Role.ROWS and height * width > budget:
+        raise CodecError(f"delta of {spec.name} is too large to decode")
     if form == Form.NOTHING:
         empty = 0 if spec.role is Role.ROWS else height
         return np.zeros(0, np.int64), np.zeros((empty, width), np.float32)
@@ -129,8 +131,6 @@ def _read_tensor(
         rows = read_index_set(reader, height, budget // width)
     else:
         rows = np.arange(height)
-    if len(rows) * width > budget:
-        raise CodecError(f"delta of {spec.name} is too large to decode")
     if form == Form.RAW:
         return rows, read_raw(reader, len(rows), width)
     if form == Form.TOP_K:
