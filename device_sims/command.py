@@ -18,6 +18,7 @@ from device_sims.datasets import (
 )
 from device_sims.demo import DemoSettings, Model, run_demo
 from device_sims.fleet import FleetError, FleetPlan
+from device_sims.folder import FolderError
 from device_sims.processes import ProcessError
 from edge_agent.errors import AgentError
 from wire.errors import WireError
@@ -79,10 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_USAGE)
     try:
         run_demo(settings, interactions)
+    except FolderError as error:
+        return _fail(error, EXIT_USAGE)
     except (AgentError, BrokerError, FleetError, ProcessError, OSError) as error:
         return _fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
-        return _fail("stopped before training began", EXIT_FAILED)
+        return _fail("stopped", EXIT_FAILED)
     return 0
 
 

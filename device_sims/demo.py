@@ -1,7 +1,6 @@
 """The main job, end to end: export, broker, aggregator, fleet, report."""
 
 import secrets
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from device_sims.brokers import start_broker
 from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.examiner import Examiner
 from device_sims.fleet import Fleet, FleetPlan, device_name
+from device_sims.folder import run_folder
 from device_sims.progress import Progress
 from device_sims.protocol import best_round, evaluate, popularity
 from device_sims.report import (
@@ -71,14 +71,13 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
     Ctrl-C ends the training early: what was done until then is reported.
 
     Raises:
+        FolderError: the folder holds something else, or is in use.
         BrokerError: the broker cannot be started or reached.
         FleetError: the fleet made no progress.
     """
     split = split_latest(interactions)
-    out = settings.out
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     with ExitStack() as stack:
+        out = stack.enter_context(run_folder(settings.out))
         print(f"exporting a recommender for {split.item_count:,} items", flush=True)
         bundle = _export(settings, split.item_count)
         users = {name: secrets.token_urlsafe(12) for name in _user_names(split.user_count)}

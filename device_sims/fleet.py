@@ -7,6 +7,7 @@ updates arrive out of order and stale, as from real devices. Passes overlap: the
 
 import math
 import queue
+import resource
 import threading
 import time
 from collections import deque
@@ -36,6 +37,9 @@ SNAPSHOTS_KEPT = 64
 WORKERS = 2
 STOP_DEADLINE_S = 30.0
 STALLED_S = 60.0
+# A socket, and the database with its log and its index.
+DESCRIPTORS_A_DEVICE = 4
+SPARE_DESCRIPTORS = 200
 
 
 def device_name(number: int) -> str:
@@ -64,7 +68,13 @@ class FleetPlan:
 
 @dataclass(slots=True)
 class Traffic:
-    """What the fleet sent and received so far, in bytes of message bodies and downloads."""
+    """Bytes so far, an entry for each update.
+
+    Attributes:
+        sent: size of the update's message; sending it again is not counted.
+        received: downloaded for it: bundle files and the version, where the device lacked them.
+            Announcements and receipts, some 150 bytes each, are not counted.
+    """
 
     sent: list[int] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
@@ -85,6 +95,9 @@ class Fleet:
         broker: gives a device's connection settings by its name.
         plan: how the fleet behaves.
 
+    Raises:
+        FleetError: the system allows fewer open files than the fleet needs.
+
     Attributes:
         on_update: called on the loop's thread after each answered update.
         traffic: what was sent and received.
@@ -99,6 +112,7 @@ class Fleet:
         broker: Callable[[str], BrokerConfig],
         plan: FleetPlan,
     ) -> None:
+        _allow_descriptors(split.user_count * DESCRIPTORS_A_DEVICE + SPARE_DESCRIPTORS)
         self._plan, self._rng = plan, np.random.default_rng(plan.seed)
         self.on_update: Callable[[], object] = lambda: None
         self._reactor, self._workers = Reactor(), Workers(WORKERS, "agent")
@@ -257,6 +271,14 @@ class Fleet:
         self.traffic.sent.append(sent.message_bytes)
         self.traffic.received.append(sent.received_bytes)
         self._private[number] = self._devices[number].agent.private_parameters(self._task)
+
+
+def _allow_descriptors(needed: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise FleetError(f"the fleet needs {needed} open files; the limit here is {hard}")
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _fill(agent: Agent, split: Split, number: int) -> None:

@@ -124,7 +124,8 @@ class Report:
     def table(self) -> str:
         """The closing table of a run, as plain text."""
         before, after, popular = self.initial, self.final, self.popularity
-        saved = (self.uplink.dense_mean or 0) / max(self.uplink.mean, 1.0)
+        dense = self.uplink.dense_mean or 0
+        ratio = f"{dense / self.uplink.mean:.0f} times as much" if self.uplink.mean else "none sent"
         lines = [
             f"{'':22}{'before':>10}{'after':>10}{'popularity':>12}",
             *(
@@ -138,8 +139,8 @@ class Report:
                 )
             ),
             "",
-            f"{'bytes an update':22}{self.uplink.mean:>10.0f}   dense: {self.uplink.dense_mean:,}"
-            f" ({saved:.0f} times as much)",
+            f"{'bytes up an update':22}{self.uplink.mean:>10,.0f}   dense: {dense:,} ({ratio})",
+            f"{'bytes down an update':22}{self.downlink.mean:>10,.0f}   a whole version",
             f"{'updates':22}{self.updates.accepted:>10,}   {self.updates.duplicate} duplicate, "
             f"{self.updates.rejected} rejected",
             f"{'versions':22}{self.versions:>10,}   picked on validation: after pass "
