@@ -72,21 +72,29 @@ class Blobs:
         path = self._path(sha256)
         return path is not None and path.is_file()
 
+    def intact(self, sha256: str) -> bool:
+        """Whether the blob is here and its content, which is read for it, is what its name says."""
+        try:
+            with self.path(sha256).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except (KeyError, OSError):
+            return False
+
     def put(self, data: bytes) -> str:
-        """Store bytes; returns their SHA-256 in hex."""
+        """Store bytes, also in place of a damaged blob; returns their SHA-256 in hex."""
         sha256 = hashlib.sha256(data).hexdigest()
-        if not self.has(sha256):
+        if not self.intact(sha256):
             with self.upload(sha256) as upload:
                 upload.write(data)
         return sha256
 
     def put_file(self, source: Path, sha256: str) -> None:
-        """Copy a file in, unless it is here.
+        """Copy a file in, unless it is here and intact.
 
         Raises:
             BlobError: its digest is another.
         """
-        if self.has(sha256):
+        if self.intact(sha256):
             return
         with source.open("rb") as file, self.upload(sha256) as upload:
             while data := file.read(COPY_BYTES):

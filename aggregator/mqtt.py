@@ -87,7 +87,7 @@ class Link:
         self._wake_pending = False
         self._epoch = 0
         self._ever_connected = False
-        self._answered = False
+        self._answered = self._accepted = False
         self._self_test = b""
         self._self_test_at = float("inf")
         self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
@@ -123,12 +123,12 @@ class Link:
     def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            self._answered = False
+            self._answered = self._accepted = False
             try:
                 self._connect_once()
             except Exception:
                 _log.exception("the connection to %s failed", self._broker)
-            failures = 0 if self._answered else failures + 1
+            failures = 0 if self._accepted else failures + 1
             self._stopping.wait(_back_off(failures))
 
     def _connect_once(self) -> None:
@@ -230,7 +230,7 @@ class Link:
         if reason.is_failure:
             self._refused(reason)
             return
-        self._answered = self._ever_connected = self.connected = True
+        self._answered = self._accepted = self._ever_connected = self.connected = True
         self.problem = "the self-test message has not come back from the broker yet"
         five = client.protocol == MQTTProtocolVersion.MQTTv5
         session = "resumed" if flags.session_present else "new"

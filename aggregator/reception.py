@@ -5,6 +5,7 @@ refused before is answered as before, also when it would be judged otherwise by 
 device could put a refused delta back into its residual and have a second copy of it accepted.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from wire.manifest import ParameterSpec
 from wire.messages import MAX_MESSAGE_BYTES, Outcome, Receipt, Refusal, Status, Update
 
 __all__ = ["Inbound", "Received", "TaskView", "receive"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def receive(
     policy: AdmissionPolicy,
     now: float,
 ) -> Received:
-    """Judge a batch of messages, in their order.
+    """Judge a batch of messages, in their order. No content of a message makes it raise.
 
     Args:
         messages: updates and statuses, from any device, of any content.
@@ -139,6 +142,11 @@ class _Sorting:
             oversize = size_bytes > MAX_MESSAGE_BYTES
             self.unreadable[Refusal.OVERSIZE if oversize else Refusal.MALFORMED] += 1
             self._errors[message.topic] = str(error)
+        except Exception as error:
+            # The broker would deliver the message that stopped this process to the next one too.
+            _log.exception("a message on %.100s cannot be decoded", message.topic)
+            self.unreadable[Refusal.MALFORMED] += 1
+            self._errors[message.topic] = f"decoding fails with {type(error).__name__}"
 
     def events(self) -> list[Event]:
         """One for each topic that something unreadable came from."""
@@ -227,7 +235,11 @@ class _Judging:
         task = self._tasks.get(update.task)
         if task is None:
             return Refusal.UNKNOWN_TASK
-        return admit(update, specs=task.specs, version=task.version, policy=self._policy)
+        try:
+            return admit(update, specs=task.specs, version=task.version, policy=self._policy)
+        except Exception:
+            _log.exception("update %d of task %s cannot be judged", update.sequence, update.task)
+            return Refusal.WRONG_SHAPE
 
     def _answer(self, key: UpdateKey, outcome: Outcome, reason: Refusal | None) -> None:
         task = self._tasks.get(key.task)

@@ -19,9 +19,10 @@ import uvicorn
 from aggregator.api import Core, Readiness, create_app
 from aggregator.blobs import Blobs
 from aggregator.engine import Engine
-from aggregator.ledger import Ledger, LedgerUnavailableError, Reports, open_database
+from aggregator.ledger import Ledger, Reports, open_database
 from aggregator.metrics import Instruments
 from aggregator.mqtt import Link
+from aggregator.probe import Probe
 from aggregator.runner import Runner
 from aggregator.settings import Settings
 from wire.bundle import Bundle
@@ -79,12 +80,14 @@ class Service:
             database = open_database(settings.database)
             opened.callback(database.dispose)
             self._ledger = Ledger(database)
+            self._probe = Probe(self._ledger.check, time)
             self._build(settings, Reports(database))
             self._bundles = bundles
             self._closing = opened.pop_all()
 
     def _build(self, settings: Settings, reports: Reports) -> None:
         instruments, blobs = Instruments(), Blobs(settings.data / "blobs")
+        self._blobs = blobs
         client_id = settings.broker.client_id or _client_id(settings.data)
         engine = Engine(
             ledger=self._ledger,
@@ -157,6 +160,8 @@ class Service:
             WireError: a bundle does not make a task.
         """
         try:
+            for bundle in self._bundles:
+                _mend(self._blobs, bundle)
             self._runner.start()
             for bundle in self._bundles:
                 self._runner.call(partial(_register, bundle=bundle))
@@ -192,15 +197,10 @@ class Service:
 
     def readiness(self) -> Readiness:
         """Whether updates are taken, and if not, why."""
-        try:
-            self._ledger.check()
-            database = None
-        except LedgerUnavailableError as error:
-            database = str(error)
         return Readiness(
             broker=None if self._link.ready else self._link.problem or "not connected",
             engine=self._runner.problem,
-            database=database,
+            database=self._probe.problem(),
         )
 
     def _wait_for_server(self) -> None:
@@ -229,6 +229,12 @@ class Service:
     def _fail(self, failure: ServiceError) -> None:
         self._failure = self._failure or failure
         self._over.set()
+
+
+def _mend(blobs: Blobs, bundle: Bundle) -> None:
+    # Before the tasks are taken up: a lost version 0 can be had from nowhere else.
+    for entry in bundle.manifest.files:
+        blobs.put_file(bundle.path(entry), entry.sha256)
 
 
 def _register(engine: Engine, *, bundle: Bundle) -> str:

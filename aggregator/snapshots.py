@@ -1,6 +1,5 @@
 """A version's parameters as a file: written and read back."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -47,10 +46,4 @@ def load_snapshot(
     blobs: Blobs, sha256: str, specs: Sequence[ParameterSpec]
 ) -> dict[str, FloatArray] | None:
     """A stored snapshot, or None when it is not here any more or was damaged."""
-    try:
-        path = blobs.path(sha256)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (KeyError, OSError):
-        return None
-    return read_snapshot(path, specs) if digest == sha256 else None
+    return read_snapshot(blobs.path(sha256), specs) if blobs.intact(sha256) else None

@@ -16,8 +16,7 @@ from edge_agent.errors import (
     StoreError,
     TransientDownloadError,
 )
-from edge_agent.evaluation import Evaluation, evaluate, recommend
-from edge_agent.interactions import check_item
+from edge_agent.evaluation import Evaluation, evaluate
 from edge_agent.local_update import LocalUpdate, train
 from edge_agent.outbox import Outbox, Transport
 from edge_agent.runtimes.protocol import Runtime
@@ -167,22 +166,6 @@ class Agent:
         except WireError as error:
             logger.warning("message on %s is refused: %s", topic, error)
 
-    def record(self, item: int, at: float) -> bool:
-        """Add an interaction to the history.
-
-        Args:
-            item: item id.
-            at: unix seconds.
-
-        Returns:
-            Whether it was new.
-
-        Raises:
-            InteractionError: the item is outside the catalogue.
-        """
-        event = (check_item(item, self._loader.catalogue), at)
-        return bool(self._store.add_interactions([event]))
-
     # When to do something
 
     def update_due(self) -> bool:
@@ -262,34 +245,29 @@ class Agent:
         stored = self._store.private(task.id, task.manifest.private_parameters)
         return {**task.initial_private, **stored}
 
-    def recommend(self, base: Base, top: int) -> list[tuple[int, float]]:
-        """The best items outside the history, best first, as (item, score)."""
-        history = self._history(base.task)
-        private = self.private_parameters(base.task)
-        return recommend(
-            base.task.manifest, base.parameters, private, history, top, scorer=base.task.scorer
-        )
-
     # Messages
 
     def _announced(self, task: str, payload: bytes) -> None:
-        if self._task is None:
+        announcement = Announcement.decode(payload) if payload else None
+        if announcement is not None and announcement.task != task:
+            raise WireError(f"it announces the task {announcement.task}")
+        if self._task is None and announcement is not None:
             logger.info("taking part in task %s, the first one announced", task)
             self._store.put("task", task)
             self._task = task
-        if task != self._task:
-            if task not in self._ignored and self._config.task is None:
-                logger.warning("ignoring task %s: this device takes part in %s", task, self._task)
+        if task == self._task:
+            self._heed(announcement)
+        elif self._task is not None and task not in self._ignored:
             self._ignored.add(task)
-            return
-        if not payload:
-            logger.info("task %s was withdrawn", task)
-            self._announcement = None
-            return
-        announcement = Announcement.decode(payload)
-        if announcement.task != task:
-            raise WireError(f"it announces the task {announcement.task}")
-        self._schedule.announced()
+            if self._config.task is None:
+                logger.warning("ignoring task %s: this device takes part in %s", task, self._task)
+
+    def _heed(self, announcement: Announcement | None) -> None:
+        """Take over the newest announcement of the own task; None withdraws the task."""
+        if announcement is None:
+            logger.info("task %s was withdrawn", self._task)
+        else:
+            self._schedule.announced()
         self._announcement = announcement
 
     def _answered(self, receipt: Receipt) -> None:
@@ -323,7 +301,7 @@ class Agent:
     def _update(self, base: Base) -> Sent | None:
         task = base.task
         history, private = self._history(task), self.private_parameters(task)
-        held_out = history[-1] if self._config.holdout and len(history) > 1 else None
+        training, held_out = self._split(history)
         evaluation = None
         if held_out is not None:
             evaluation = evaluate(
@@ -331,7 +309,7 @@ class Agent:
                 base.parameters,
                 private,
                 history,
-                int(held_out),
+                held_out,
                 seed=zlib.crc32(self.device.encode()),
                 scorer=task.scorer,
             )
@@ -339,12 +317,22 @@ class Agent:
             task.manifest,
             base.parameters,
             private,
-            history if held_out is None else history[:-1],
+            training,
             base.announcement.training,
             self._rng,
             task.program,
         )
         return self._send(base, learned, evaluation) if learned.samples else None
+
+    def _split(self, history: IntArray) -> tuple[IntArray, int | None]:
+        """The items to train on, and the latest one if it is held out.
+
+        All of its occurrences are held out: training on an earlier one would show the answer.
+        """
+        if not self._config.holdout or not len(history):
+            return history, None
+        training = history[history != history[-1]]
+        return (training, int(history[-1])) if len(training) else (history, None)
 
     def _send(self, base: Base, learned: LocalUpdate, evaluation: Evaluation | None) -> Sent:
         announcement, specs = base.announcement, base.task.manifest.federated

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edge_agent.downloads import BlobSource
 from edge_agent.errors import PermanentDownloadError
@@ -43,13 +44,8 @@ class BaseLoader:
     def __init__(self, *, store: Store, source: BlobSource, runtime: Runtime) -> None:
         self._store, self._source, self._runtime = store, source, runtime
         self._opened: LocalTask | None = None
-        self._held = (store.get("base") or {}).get("sha256")
+        self._held: dict[str, Any] = store.get("base") or {}
         self._received_bytes = 0
-
-    @property
-    def catalogue(self) -> int | None:
-        """Number of items, once the task is open."""
-        return self._opened.manifest.items if self._opened else None
 
     def load(self, announcement: Announcement) -> Base:
         """Get an announced version, downloading what the device does not have.
@@ -86,16 +82,16 @@ class BaseLoader:
         return self._opened
 
     def _hold(self, announcement: Announcement) -> None:
-        if self._held == announcement.sha256:
+        base = {
+            "task": announcement.task,
+            "version": announcement.version,
+            "sha256": announcement.sha256,
+            "size_bytes": announcement.size_bytes,
+        }
+        if base == self._held:
             return
-        self._store.put(
-            "base",
-            {
-                "task": announcement.task,
-                "version": announcement.version,
-                "sha256": announcement.sha256,
-                "size_bytes": announcement.size_bytes,
-            },
-        )
-        self._held = announcement.sha256
-        self._received_bytes += announcement.size_bytes
+        self._store.put("base", base)
+        # Versions of equal content are one file, which came over the network once.
+        if announcement.sha256 != self._held.get("sha256"):
+            self._received_bytes += announcement.size_bytes
+        self._held = base

@@ -91,7 +91,8 @@ def _log_event(config: AgentConfig, arguments: argparse.Namespace) -> int:
     from edge_agent.state_dir import open_store
     from edge_agent.task import known_catalogue
 
-    at = time.time() if arguments.at is None else parse_time(arguments.at)
+    now = time.time()
+    at = now if arguments.at is None else parse_time(arguments.at, now=now)
     store = open_store(config, create=True)
     try:
         item = check_item(arguments.item, known_catalogue(store, config.task))
@@ -111,6 +112,7 @@ def _import(config: AgentConfig, arguments: argparse.Namespace) -> int:
         report = import_csv(
             arguments.file,
             store.add_interactions,
+            now=time.time(),
             item_column=arguments.item_column,
             time_column=arguments.time_column,
             delimiter=arguments.delimiter,

@@ -51,6 +51,8 @@ KEYS = (
     "local.password",
     "local.password_file",
 )
+TLS_KEYS = ("tls.ca", "tls.cert", "tls.key")
+MAX_TOPIC_BYTES = 65_535
 SECRETS = ("password", "local.password")
 
 
@@ -131,7 +133,7 @@ class AgentConfig:
         broker: the broker that the aggregator listens on.
         task: the only task to take part in; None adopts the first one that is announced.
         runtime: which runtime trains.
-        holdout: keep the latest interaction out of training, for the local evaluation.
+        holdout: keep the item of the latest interaction out of training, for the local evaluation.
         durability: ``full`` syncs each transaction to the disk; ``normal`` leaves that to
             checkpoints: quicker and easier on flash, but a power cut may undo the last ones.
         outbox: limits for what waits to be sent.
@@ -179,9 +181,9 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     if tls.key is not None and tls.cert is None:
         raise ConfigError("tls.key is set but tls.cert is not; expected both")
     defaults = OutboxLimits()
-    return AgentConfig(
+    config = AgentConfig(
         device=values.required("device", _device),
-        state_dir=Path(values.required("state_dir", settings.text)),
+        state_dir=values.required("state_dir", settings.folder),
         aggregator=values.required("aggregator", _http_url),
         broker=_broker(values, "", tls),
         task=values.optional("task", _task),
@@ -196,6 +198,8 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
         tls=tls,
         local=_local(values, tls),
     )
+    _check_tls_is_used(values, config)
+    return config
 
 
 def parse_broker_url(value: Any) -> tuple[str, int, bool]:
@@ -210,6 +214,19 @@ def parse_broker_url(value: Any) -> tuple[str, int, bool]:
         raise ValueError(f"{expected}, without a path")
     host, port = str(parts.hostname), parts.port or DEFAULT_PORTS[parts.scheme]
     return host, port, parts.scheme == "mqtts"
+
+
+def _check_tls_is_used(values: Settings, config: AgentConfig) -> None:
+    """Whoever names certificates believes that what they connect to is protected by them."""
+    brokers = [config.broker] + ([config.local.broker] if config.local else [])
+    if config.aggregator.startswith("https:") or any(broker.tls for broker in brokers):
+        return
+    for key in TLS_KEYS:
+        if key in values:
+            raise ConfigError(
+                f"{key} is set, but nothing uses TLS; expected an mqtts:// broker or an https:// "
+                "aggregator"
+            )
 
 
 def _document(path: Path | None) -> dict[str, Any]:
@@ -254,13 +271,26 @@ def _password(values: Settings, section: str) -> str | None:
 def _local(values: Settings, tls: TlsFiles) -> LocalTopicConfig | None:
     if not any(key in values for key in KEYS if key.startswith("local.")):
         return None
-    topic = values.required("local.topic", settings.text)
+    topic = values.required("local.topic", _topic_filter)
     return LocalTopicConfig(broker=_broker(values, "local.", tls), topic=topic)
 
 
 def _http_url(value: Any) -> str:
     parts = settings.url("http", "https", expected="http://host:port or https://host:port")(value)
     return parts.geturl().rstrip("/")
+
+
+def _topic_filter(value: Any) -> str:
+    """MQTT 5, section 4.7: a wildcard fills its level, and ``#`` is the last one."""
+    topic = settings.text(value)
+    levels = topic.split("/")
+    misplaced = any(
+        ("+" in level and level != "+") or ("#" in level and (level != "#" or number < len(levels)))
+        for number, level in enumerate(levels, 1)
+    )
+    if misplaced or "\0" in topic or len(topic.encode()) > MAX_TOPIC_BYTES:
+        raise ValueError("an MQTT topic filter, for example home/+/played or home/#")
+    return topic
 
 
 def _device(value: Any) -> str:

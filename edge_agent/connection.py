@@ -36,6 +36,7 @@ FAREWELL_S = 2.0
 FIRST_RECONNECT_S = 2.0
 LONGEST_RECONNECT_S = 120.0
 STABLE_S = 30.0
+DOUBLINGS = 16
 UNSUPPORTED_PROTOCOL = 132
 HANGUPS_BEFORE_FALLBACK = 2
 PACKET_OVERHEAD_BYTES = 64
@@ -53,8 +54,8 @@ class Listener(Protocol):
     def refused(self, error: RefusedConnectionError) -> None:
         """An attempt failed; another one follows."""
 
-    def message(self, topic: str, payload: bytes) -> None:
-        """A message arrived."""
+    def message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """A message arrived; a retained one was published before this subscription."""
 
 
 class Connection:
@@ -90,7 +91,7 @@ class Connection:
         self._protocol: MQTTProtocolVersion = MQTTv5
         self._client: Client | None = None
         self._descriptor = -1
-        self._accepted = self._stopping = self._outdated = False
+        self._accepted = self._stopping = self._outdated = self._falling_back = False
         self._refusal: RefusedConnectionError | None = None
         self._attempts = self._hangups = 0
         self._largest_packet_bytes: int | None = None
@@ -163,7 +164,9 @@ class Connection:
         if error is not None and not error.transient:
             longest = LONGEST_RECONNECT_S
         else:
-            longest = min(FIRST_RECONNECT_S * 2.0**self._attempts, LONGEST_RECONNECT_S)
+            longest = min(
+                FIRST_RECONNECT_S * 2.0 ** min(self._attempts, DOUBLINGS), LONGEST_RECONNECT_S
+            )
         self._attempts += 1
         # Full jitter: after an outage, thousands of devices must not come back at once.
         self._after("dial", random.uniform(0.0, longest), self._dial)
@@ -246,10 +249,11 @@ class Connection:
     ) -> None:
         self._cancel("answer")
         if reason.is_failure:
-            self._refusal = explain_connack(reason, self._broker)
             if reason.value == UNSUPPORTED_PROTOCOL and self._protocol == MQTTv5:
-                self._outdated = True
+                self._outdated = self._falling_back = True
                 self._fall_back()
+            else:
+                self._refusal = explain_connack(reason, self._broker)
             return
         self._accepted, self._hangups = True, 0
         self._largest_packet_bytes = getattr(properties, "MaximumPacketSize", None)
@@ -291,7 +295,7 @@ class Connection:
             self._reactor.call_soon_threadsafe(self._close)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._listener.message(message.topic, bytes(message.payload))
+        self._listener.message(message.topic, bytes(message.payload), retained=bool(message.retain))
 
     def _on_socket_close(self, _client: Any, _data: Any, _socket: Any) -> None:
         self._reactor.unwatch(self._descriptor)
@@ -313,6 +317,9 @@ class Connection:
                 # Silence may have had other causes than a broker that is too old.
                 self._protocol = MQTTv5
             self._listener.disconnected()
+            self._retry(None)
+            return
+        if self._falling_back:
             self._retry(None)
             return
         if self._refusal is None:

@@ -2,6 +2,7 @@
 
 import http
 import http.client
+import logging
 import os
 import ssl
 import threading
@@ -17,6 +18,8 @@ from wire.bundle import file_digest
 from wire.manifest import task_id
 
 __all__ = ["BlobSource", "Downloads"]
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 20.0
 CHUNK_BYTES = 1 << 16
@@ -70,6 +73,8 @@ class Downloads:
         self._lock = threading.Lock()
         # A file's lock lives as long as someone is busy with the file.
         self._busy: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        # What a power cut or a bad card did to a file shows once a process, not at each use.
+        self._verified: set[Path] = set()
         for folder in (self._files, self._snapshots):
             folder.mkdir(parents=True, exist_ok=True)
         held = [path for path in self._snapshots.iterdir() if path.suffix != PARTIAL]
@@ -106,30 +111,53 @@ class Downloads:
         with self._lock:
             self._recent[sha256] = None
             self._recent.move_to_end(sha256)
-            while len(self._recent) > self._keep:
-                old, _ = self._recent.popitem(last=False)
-                # A file that is still mapped somewhere lives on until the map is closed.
-                (self._snapshots / old).unlink(missing_ok=True)
-            for partial in self._snapshots.glob(f"*{PARTIAL}"):
-                if partial.stem not in self._busy:
-                    partial.unlink()
+            try:
+                self._sweep()
+            except OSError as error:
+                logger.warning("old snapshots stay in %s: %s", self._snapshots, error)
         return path
 
     def held(self, sha256: str) -> Path | None:
         """A snapshot that is on the disk already, without asking anyone."""
         path = self._snapshots / sha256
-        return path if path.is_file() else None
+        return path if self._intact(path, sha256) else None
+
+    def _sweep(self) -> None:
+        while len(self._recent) > self._keep:
+            old = self._snapshots / self._recent.popitem(last=False)[0]
+            self._verified.discard(old)
+            # A file that is still mapped somewhere lives on until the map is closed.
+            old.unlink(missing_ok=True)
+        for partial in self._snapshots.glob(f"*{PARTIAL}"):
+            if partial.stem not in self._busy:
+                partial.unlink()
+
+    def _intact(self, path: Path, sha256: str) -> bool:
+        """Whether a file is there and holds what its name says."""
+        if not path.is_file():
+            return False
+        if path not in self._verified:
+            if file_digest(path) != sha256:
+                return False
+            self._verified.add(path)
+        return True
 
     def _fetch(self, path: Path, sha256: str, size_bytes: int) -> Path:
         with self._lock:
             busy = self._busy.get(sha256) or threading.Lock()
             self._busy[sha256] = busy
         with busy:
-            if not path.is_file():
-                try:
-                    self._download(path, sha256, size_bytes)
-                except OSError as error:
-                    raise TransientDownloadError(f"cannot write {path.name}: {error}") from None
+            try:
+                if self._intact(path, sha256) and path.stat().st_size == size_bytes:
+                    return path
+                self._verified.discard(path)
+                if path.is_file():
+                    logger.warning("%s is damaged and is fetched again", path)
+                    path.unlink()
+                self._download(path, sha256, size_bytes)
+                self._verified.add(path)
+            except OSError as error:
+                raise TransientDownloadError(f"cannot store {path.name}: {error}") from None
         return path
 
     def _download(self, path: Path, sha256: str, size_bytes: int) -> None:

@@ -28,7 +28,17 @@ class StoreError(AgentError):
 
 
 class InteractionError(AgentError):
-    """An interaction is not well formed, or names an item outside the catalogue."""
+    """An interaction is not well formed, or names an item outside the catalogue.
+
+    The text also says what was found, for the person who gave it.
+
+    Attributes:
+        reason: what is wrong, without any of the person's data: fit for a log.
+    """
+
+    def __init__(self, reason: str, *, found: str | None = None) -> None:
+        super().__init__(reason if found is None else f"{found}; {reason}")
+        self.reason = reason
 
 
 class RuntimeUnavailableError(AgentError):

@@ -77,6 +77,8 @@ def recommendations(config: AgentConfig, top: int) -> list[tuple[int, float]]:
     store = open_store(config)
     try:
         base, source = store.get("base"), open_downloads(config)
+        if base and base["task"] != (config.task or store.get("task")):
+            base = None
         snapshot = source.held(base["sha256"]) if base else None
         if base is None or snapshot is None:
             raise StoreError("no model is on this device yet; start the agent and let it train")

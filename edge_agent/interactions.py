@@ -17,6 +17,7 @@ LARGEST_ITEM = (1 << 63) - 1
 LINES_A_TRANSACTION = 2_000
 SHOWN_BROKEN_LINES = 10
 MAX_EVENT_BYTES = 4_096
+FUTURE_TOLERANCE_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +62,27 @@ def check_item(item: int, catalogue: int | None) -> int:
         InteractionError: the id is outside the catalogue.
     """
     if not 0 <= item <= LARGEST_ITEM:
-        raise InteractionError(f"item is {item}; expected an id of at least 0")
+        raise InteractionError("expected an id of at least 0", found=f"item is {item}")
     if catalogue is not None and item >= catalogue:
         raise InteractionError(
-            f"item is {item}; the catalogue has {catalogue} items, 0 to {catalogue - 1}"
+            f"the catalogue has {catalogue} items, 0 to {catalogue - 1}", found=f"item is {item}"
         )
     return item
 
 
-def parse_time(text: str) -> float:
+def parse_time(text: str, *, now: float) -> float:
     """Unix seconds from a number or an ISO 8601 time (without a zone: this device's).
 
+    A time far in the future would stay the latest interaction, the one that is held out, for ever.
+
+    Args:
+        text: the time.
+        now: unix seconds.
+
     Raises:
-        InteractionError: it is neither.
+        InteractionError: it is neither, before 1970, or more than a day in the future.
     """
+    found = f"time is {text!r:.60}"
     try:
         at = float(text)
     except ValueError:
@@ -83,11 +91,20 @@ def parse_time(text: str) -> float:
         except (ValueError, OverflowError, OSError):
             at = math.nan
     if not math.isfinite(at):
-        raise InteractionError(f"time is {text!r:.60}; expected unix seconds or ISO 8601")
+        raise InteractionError("expected unix seconds or ISO 8601", found=found)
+    if at < 0.0:
+        raise InteractionError("expected unix seconds, which are not negative", found=found)
+    if at > now + FUTURE_TOLERANCE_S:
+        raise InteractionError(
+            "expected unix seconds (not milliseconds), at most a day after this device's clock",
+            found=found,
+        )
     return at
 
 
-def parse_event(payload: bytes, *, catalogue: int | None, now: float) -> tuple[int, float]:
+def parse_event(
+    payload: bytes, *, catalogue: int | None, now: float, retained: bool = False
+) -> tuple[int, float]:
     """Item and unix seconds of a JSON event ``{"item": 12, "at": 1700000000.5}``.
 
     Other keys are ignored, so that a hub may publish one event for several readers.
@@ -96,6 +113,7 @@ def parse_event(payload: bytes, *, catalogue: int | None, now: float) -> tuple[i
         payload: the message as received.
         catalogue: size of the catalogue; None when no manifest is known yet.
         now: unix seconds, for an event without ``at``.
+        retained: whether it may have happened long before now: then it needs its ``at``.
 
     Raises:
         InteractionError: not such an event.
@@ -105,17 +123,22 @@ def parse_event(payload: bytes, *, catalogue: int | None, now: float) -> tuple[i
     try:
         event = json.loads(payload)
     except (ValueError, RecursionError):
-        raise InteractionError(f"event is {payload!r:.80}; expected JSON") from None
+        raise InteractionError("expected JSON") from None
     if not isinstance(event, dict) or type(event.get("item")) is not int:
-        raise InteractionError(f"event is {payload!r:.80}; expected an object with an integer item")
-    at = event.get("at")
-    return check_item(event["item"], catalogue), now if at is None else parse_time(str(at))
+        raise InteractionError("expected an object with an integer item")
+    at, item = event.get("at"), check_item(event["item"], catalogue)
+    if at is not None:
+        return item, parse_time(str(at), now=now)
+    if retained:
+        raise InteractionError("a retained event without its time is ignored")
+    return item, now
 
 
 def import_csv(
     path: Path,
     add: Callable[[Iterable[tuple[int, float]]], int],
     *,
+    now: float,
     item_column: str = "item",
     time_column: str = "time",
     delimiter: str = ",",
@@ -123,9 +146,13 @@ def import_csv(
 ) -> ImportReport:
     """Import a CSV file that has a header; broken lines are skipped and reported.
 
+    Each line is read by itself, so that a stray quotation mark costs that line and no other; a
+    quoted field cannot go over several lines.
+
     Args:
         path: the file, UTF-8.
         add: stores events and returns how many were new, as ``Store.add_interactions`` does.
+        now: unix seconds.
         item_column: header of the column with item ids.
         time_column: header of the column with times.
         delimiter: one character.
@@ -137,9 +164,9 @@ def import_csv(
     report = ImportReport()
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            columns = _columns(path, next(reader, []), item_column, time_column)
-            events = _events(reader, columns, catalogue, report)
+            header = _fields(next(file, ""), delimiter)
+            columns = _columns(path, header, item_column, time_column)
+            events = _events(file, delimiter, columns, catalogue, now, report)
             while batch := list(islice(events, LINES_A_TRANSACTION)):
                 added = add(batch)
                 report.added += added
@@ -161,23 +188,29 @@ def _columns(path: Path, header: list[str], *wanted: str) -> tuple[int, ...]:
     return tuple(names.index(name) for name in wanted)
 
 
+def _fields(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
 def _events(
-    reader: Iterator[list[str]],
+    lines: Iterable[str],
+    delimiter: str,
     columns: tuple[int, ...],
     catalogue: int | None,
+    now: float,
     report: ImportReport,
 ) -> Iterator[tuple[int, float]]:
-    for row in reader:
-        if not row:
-            continue
-        # csv counts physical lines, which is what an editor shows.
-        number: int = reader.line_num  # type: ignore[attr-defined]
+    # The header was line 1.
+    for number, line in enumerate(lines, 2):
         try:
+            row = _fields(line, delimiter)
+            if not row:
+                continue
             if len(row) <= max(columns):
                 raise InteractionError(f"the line has {len(row)} columns")
             item, at = (row[column] for column in columns)
-            yield check_item(_integer(item), catalogue), parse_time(at)
-        except InteractionError as error:
+            yield check_item(_integer(item), catalogue), parse_time(at, now=now)
+        except (InteractionError, csv.Error) as error:
             report.skip(number, str(error))
 
 
@@ -185,4 +218,4 @@ def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InteractionError(f"item is {text!r:.60}; expected an integer") from None
+        raise InteractionError("expected an integer", found=f"item is {text!r:.60}") from None

@@ -75,15 +75,25 @@ class LocalEvents:
         """An attempt to connect failed; the next one follows."""
         logger.warning("local events: %s", error)
 
-    def message(self, topic: str, payload: bytes) -> None:
-        """One event; one that is refused is counted and logged."""
+    def message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """One event; one that is refused is counted, and logged without what it says.
+
+        A retained event comes again at every connection, so it must bring the time that tells
+        whether it is known already.
+        """
         try:
             catalogue = known_catalogue(self._store, self._task)
-            event = parse_event(payload, catalogue=catalogue, now=time.time())
+            event = parse_event(payload, catalogue=catalogue, now=time.time(), retained=retained)
             if self._store.add_interactions([event]):
                 self._on_added()
         except InteractionError as error:
             self.refused_events += 1
-            logger.warning("event %d refused on %s: %s", self.refused_events, topic, error)
+            logger.warning(
+                "event %d refused on %s, %d bytes: %s",
+                self.refused_events,
+                topic,
+                len(payload),
+                error.reason,
+            )
         except StoreError as error:
             logger.error("event on %s is lost: %s", topic, error)

@@ -82,7 +82,7 @@ def train(
     """
     batches = draw_batches(manifest.batch, items, manifest.items, policy, rng)
     if not batches.samples:
-        return LocalUpdate({}, dict(private), np.zeros(0, np.float32), len(items), 0)
+        return LocalUpdate({}, dict(private), np.zeros(0, np.float32), batches.examples, 0)
     start = gather(manifest, base, batches.rows)
     rate = np.array(policy.learning_rate, np.float32)
     outputs = program.run({**start, **private, **batches.inputs, "learning_rate": rate})
@@ -95,7 +95,7 @@ def train(
         for spec in manifest.private_parameters
     }
     losses = _result(outputs, "loss", next(iter(batches.inputs.values())).shape[:1])
-    return LocalUpdate(delta, new_private, losses, len(items), batches.samples)
+    return LocalUpdate(delta, new_private, losses, batches.examples, batches.samples)
 
 
 def _result(outputs: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> FloatArray:

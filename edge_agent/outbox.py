@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 RECEIPT_WAIT_S = 30.0
 LONGEST_WAIT_S = 3600.0
+DOUBLINGS = 16
 RECONNECT_SPREAD_S = 5.0
 ATTEMPTS_BEFORE_WARNING = 3
 KEPT = frozenset({Refusal.PAUSED, Refusal.STORAGE_FULL})
@@ -77,11 +78,13 @@ class Outbox:
 
     @property
     def next_due(self) -> float | None:
-        """Unix seconds of the next attempt; None when nothing waits."""
-        # A clock that was set back must not hold an update for years.
-        latest = self._clock() + RECEIPT_WAIT_S + LONGEST_WAIT_S
-        if self._next_due is not None:
-            self._next_due = min(self._next_due, latest)
+        """Unix seconds of the next attempt; None when nothing waits.
+
+        Raises:
+            StoreError: the clock was set back, and that could not be noted.
+        """
+        if self._next_due is not None and self._next_due > self._latest():
+            self._refresh()
         return self._next_due
 
     def put(
@@ -203,10 +206,17 @@ class Outbox:
 
     def _wait_s(self, attempts: int) -> float:
         """Time for a receipt to arrive, then exponential back-off with full jitter."""
-        back_off = min(RECEIPT_WAIT_S * 2.0**attempts, LONGEST_WAIT_S)
+        back_off = min(RECEIPT_WAIT_S * 2.0 ** min(attempts, DOUBLINGS), LONGEST_WAIT_S)
         return RECEIPT_WAIT_S + float(self._rng.uniform(0.0, back_off))
+
+    def _latest(self) -> float:
+        return self._clock() + RECEIPT_WAIT_S + LONGEST_WAIT_S
 
     def _refresh(self) -> None:
         self._waiting = self._store.waiting()
+        if self._waiting.updates:
+            # A clock that was set back must not hold any update for years. In the database, for
+            # updates made since then come before an old one whose time stands in the far future.
+            self._store.hasten(self._latest())
         entry = self._store.next_entry() if self._waiting.updates else None
         self._next_due = entry.next_attempt_at if entry else None

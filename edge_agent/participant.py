@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -145,8 +146,9 @@ class Participant:
         """An attempt to connect failed; the next one follows."""
         logger.log(logging.WARNING if error.transient else logging.ERROR, "%s", error)
 
-    def message(self, topic: str, payload: bytes) -> None:
+    def message(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """A message for the agent."""
+        del retained
         announced = topic.startswith(f"{topics.ROOT}/tasks/")
         with self._inbox_lock:
             self._inbox[topic if announced else object()] = (topic, payload)
@@ -166,6 +168,10 @@ class Participant:
         except StoreError as error:
             logger.error("%s", error)
             soonest_s = STORE_RETRY_S
+        except Exception:
+            # A fault in one turn must not silence the device for ever.
+            logger.exception("the agent failed; it goes on in %d s", STORE_RETRY_S)
+            soonest_s = STORE_RETRY_S
         self._plan(soonest_s)
 
     def _read_inbox(self, agent: Agent) -> None:
@@ -173,12 +179,22 @@ class Participant:
             inbox, self._inbox, self._woken = self._inbox, {}, False
         waiting = agent.outbox.waiting.updates
         for topic, payload in inbox.values():
-            agent.receive(topic, payload)
+            try:
+                agent.receive(topic, payload)
+            except StoreError as error:
+                logger.error("message on %s is lost: %s", topic, error)
+            except Exception:
+                logger.exception("message on %s is lost", topic)
         if self._on_settled is not None and waiting and not agent.outbox.waiting.updates:
             self._on_settled()
 
     def _plan(self, soonest_s: float) -> None:
-        due_at = self.agent.next_due(training=self._automatic)
+        due_at: float | None
+        try:
+            due_at = self.agent.next_due(training=self._automatic)
+        except StoreError as error:
+            logger.error("%s", error)
+            due_at, soonest_s = self._clock(), STORE_RETRY_S
         if due_at is not None:
             alarm_at = time.monotonic() + max(due_at - self._clock(), soonest_s)
             self._reactor.call_soon_threadsafe(lambda: self._arm(alarm_at))
@@ -209,34 +225,44 @@ class Participant:
         delay_s: Callable[[Base], float] | None,
         done: Callable[[Sent | None], object] | None,
     ) -> None:
-        try:
+        with _answering(done):
             self._read_inbox(agent)
             base = agent.begin_update(early=True)
-        except StoreError as error:
-            logger.error("cannot begin a local update: %s", error)
-            base = None
+            wait_s = None if base is None or delay_s is None else delay_s(base)
         if base is None:
             if done is not None:
                 done(None)
-        elif delay_s is None:
+        elif wait_s is None:
             self._finish(agent, base, done)
         else:
             finish = partial(self.post, lambda agent: self._finish(agent, base, done))
-            later = partial(self._reactor.call_later, delay_s(base), finish)
+            later = partial(self._reactor.call_later, wait_s, finish)
             self._reactor.call_soon_threadsafe(later)
 
     def _finish(
         self, agent: Agent, base: Base, done: Callable[[Sent | None], object] | None
     ) -> None:
-        sent = agent.finish_update(base)
-        if sent is not None and self._on_sent is not None:
-            self._on_sent(sent)
+        with _answering(done):
+            sent = agent.finish_update(base)
+            if sent is not None and self._on_sent is not None:
+                self._on_sent(sent)
         if done is not None:
             done(sent)
 
     def _closed(self, then: Callable[[], object]) -> None:
         self.agent.store.close()
         then()
+
+
+@contextmanager
+def _answering(done: Callable[[Sent | None], object] | None) -> Iterator[None]:
+    """Whoever waits for an update is told, too, when an exception ends it."""
+    try:
+        yield
+    except Exception:
+        if done is not None:
+            done(None)
+        raise
 
 
 def _status(config: AgentConfig, state: StatusState) -> bytes:

@@ -16,6 +16,10 @@ from wire.policy import TrainingPolicy
 
 __all__ = ["IntArray", "LocalBatches", "absent_items", "draw_batches", "draw_negatives"]
 
+MAX_SAMPLES = 262_144
+"""Most samples of one local update. With copies, their columns take up to 40 MB at the peak:
+what a device can spare, whatever policy and history ask for."""
+
 IntArray = NDArray[np.int64]
 Columns = dict[str, NDArray[np.generic]]
 
@@ -28,11 +32,13 @@ class LocalBatches:
         rows: int64 [R], increasing ids of every item in the batches: the local table.
         inputs: the program's batch inputs, each [steps, batch]; items are positions in ``rows``.
         samples: number of samples that count; the rest of the last batch is padding of weight 0.
+        examples: number of positives behind them, each counted once.
     """
 
     rows: IntArray
     inputs: Mapping[str, NDArray[np.generic]]
     samples: int
+    examples: int
 
 
 def absent_items(present: IntArray, positions: IntArray) -> IntArray:
@@ -75,6 +81,9 @@ def draw_batches(
     A history that covers the whole catalogue has no negatives; samples that need one are left out.
     No samples at all give batches of zero steps.
 
+    There are at most ``MAX_SAMPLES`` samples. What would exceed them gets fewer epochs, each of
+    them whole; if a single epoch would, it takes a random subset of the positives.
+
     Args:
         kind: what a sample is.
         positives: int64 [n] training items, repeats allowed, each below ``catalogue``.
@@ -84,14 +93,18 @@ def draw_batches(
     """
     training = np.unique(positives)
     ratio = policy.negatives if len(training) < catalogue else 0
-    repeated = np.tile(positives, policy.epochs)
+    most = MAX_SAMPLES // max(1, ratio + (kind is BatchKind.POINTWISE))
+    if len(positives) > most:
+        positives = rng.choice(positives, most, replace=False)
+    epochs = min(policy.epochs, max(1, most // max(1, len(positives))))
+    repeated = np.tile(positives, epochs)
     negatives = draw_negatives(training, catalogue, len(repeated) * ratio, rng)
     columns = (_pointwise if kind is BatchKind.POINTWISE else _pairwise)(repeated, negatives, ratio)
     samples = len(next(iter(columns.values())))
-    order = _shuffled_epochs(samples, policy.epochs, rng)
+    order = _shuffled_epochs(samples, epochs, rng)
     rows, inputs = _localise({name: column[order] for name, column in columns.items()})
     padded = {name: _batched(column, policy.batch_size) for name, column in inputs.items()}
-    return LocalBatches(rows, padded, samples)
+    return LocalBatches(rows, padded, samples, len(positives))
 
 
 def _pointwise(positives: IntArray, negatives: IntArray, ratio: int) -> Columns:

@@ -8,6 +8,7 @@ __all__ = ["Schedule"]
 
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 900.0
+DOUBLINGS = 16
 INTERVAL_JITTER_RATIO = 0.1
 
 
@@ -53,7 +54,7 @@ class Schedule:
             transient: whether asking again can help; if not, the next announcement may.
         """
         self._failures += 1
-        longest = min(FIRST_RETRY_S * 2.0**self._failures, LONGEST_RETRY_S)
+        longest = min(FIRST_RETRY_S * 2.0 ** min(self._failures, DOUBLINGS), LONGEST_RETRY_S)
         retry_at = self._clock() + float(self._rng.uniform(0.0, longest))
         wait_until = retry_at if transient else self._clock() + LONGEST_RETRY_S
         self._not_before = max(self._not_before, wait_until)

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from edge_agent.errors import ConfigError
 
-__all__ = ["Settings", "boolean", "choice", "count", "file", "text", "url"]
+__all__ = ["Settings", "boolean", "choice", "count", "file", "folder", "text", "url"]
 
 T = TypeVar("T")
 
@@ -117,6 +117,14 @@ def file(value: Any) -> Path:
     if not path.is_file():
         raise ValueError("the path of a file that exists")
     return path
+
+
+def folder(value: Any) -> Path:
+    """Path of a folder, which need not be there; ``~`` is the home folder."""
+    try:
+        return Path(text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("the path of a folder in a home that exists") from None
 
 
 def choice(*allowed: str) -> Callable[[Any], str]:

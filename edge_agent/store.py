@@ -241,11 +241,17 @@ class Store:
             "UPDATE outbox SET next_attempt_at = ? WHERE sequence = ?", (next_attempt_at, sequence)
         )
 
-    def hasten(self, latest: float, *, most_attempts: int) -> None:
-        """Send at ``latest`` (unix seconds) what waits longer and had few attempts so far."""
+    def hasten(self, latest: float, *, most_attempts: int | None = None) -> None:
+        """Send at ``latest`` (unix seconds) what waits longer.
+
+        Args:
+            latest: unix seconds.
+            most_attempts: leave alone what had more attempts so far; None: however many.
+        """
         self._database.execute(
-            "UPDATE outbox SET next_attempt_at = ? WHERE next_attempt_at > ? AND attempts <= ?",
-            (latest, latest, most_attempts),
+            "UPDATE outbox SET next_attempt_at = ?1 "
+            "WHERE next_attempt_at > ?1 AND attempts <= coalesce(?2, attempts)",
+            (latest, most_attempts),
         )
 
     def settle(self, sequence: int, counter: str) -> None:

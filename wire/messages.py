@@ -1,7 +1,7 @@
 """The four messages, as CBOR maps (RFC 8949) with integer keys and a format version each.
 
 Key 0 is the format version, and key 1 the task (16 bytes) in every message that belongs to one.
-There is no message that could carry an interaction or a private parameter.
+There is no field for an interaction or a private parameter.
 """
 
 import io

@@ -1,8 +1,8 @@
 """Tasks: what is trained, how, and how it is going."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response, status
+from fastapi import APIRouter, Depends, HTTPException, Query, Response, status
 
 from aggregator.api.core import BodyOf, CoreOf, TaskOf, authorised
 from aggregator.api.models import (
@@ -105,7 +105,17 @@ def list_devices(
     record: TaskOf,
     after: Annotated[str, Query(description="name of the last device of the page before")] = "",
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    order: Annotated[
+        Literal["name", "recent"], Query(description="by name, or the one seen last first")
+    ] = "name",
 ) -> list[DeviceDocument]:
-    """Devices by name: those that sent something for this task, and those that sent nothing yet."""
-    found = core.reports.devices(record.task, after=after, limit=limit)
+    """Devices that sent something for this task, and those that sent nothing yet."""
+    if order == "recent" and after:
+        raise HTTPException(
+            status.HTTP_422_UNPROCESSABLE_CONTENT, "after pages through order=name only"
+        )
+    if order == "recent":
+        found = core.reports.recent_devices(record.task, limit=limit)
+    else:
+        found = core.reports.devices(record.task, after=after, limit=limit)
     return [DeviceDocument.model_validate(device) for device in found]

@@ -20,7 +20,7 @@ class Intake:
 
     Attributes:
         updates: good updates, with distinct keys, none of them decided before.
-        rejections: refused ones, likewise.
+        rejections: refused ones, likewise; those of an unknown task may have been refused before.
         duplicates: keys that were decided before, once for each further delivery.
         unreadable: refusals of messages that name no update, so that only a count is left.
         statuses: what devices said of themselves.
@@ -60,7 +60,7 @@ def tally_rows(intake: Intake) -> list[dict[str, Any]]:
 
 
 def participant_rows(intake: Intake) -> list[dict[str, Any]]:
-    """Increments of ``participants``, one row for each task and device of the batch."""
+    """Increments of ``participants``, one row for each known task and device of the batch."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
     def row(key: UpdateKey) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def participant_rows(intake: Intake) -> list[dict[str, Any]]:
         accepted["bytes"] += update.size_bytes
         accepted["last_version"] = max(accepted["last_version"], update.base_version)
     for rejection in intake.rejections:
-        row(rejection.key)["rejected"] += 1
+        if rejection.key.task in intake.known_tasks:
+            row(rejection.key)["rejected"] += 1
     for key in intake.duplicates:
         row(key)["duplicate"] += 1
     return [rows[name] for name in sorted(rows)]

@@ -37,6 +37,7 @@ from aggregator.ledger.schema import (
     updates,
     versions,
 )
+from aggregator.ledger.strangers import meet_again, remember
 from wire.messages import Outcome, Refusal
 
 __all__ = ["Ledger"]
@@ -87,6 +88,7 @@ class Ledger:
         with transaction(self._database) as connection:
             connection.execute(insert(tasks), _row(task))
             connection.execute(insert(versions), _row(first))
+            meet_again(connection, task.task)
             _add_events(connection, [event])
 
     def steer(self, task: TaskRecord, event: Event) -> None:
@@ -102,7 +104,10 @@ class Ledger:
             _add_events(connection, [event])
 
     def decisions(self, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
-        """What was decided before on these updates; keys that are new are left out."""
+        """What was decided before on these updates.
+
+        Keys that are new are left out, and those whose task does not exist.
+        """
         with transaction(self._database) as connection:
             marks = _highest_sequences(connection, keys)
             # Sequences mostly count up, so one look at the devices settles nearly every key.
@@ -121,12 +126,7 @@ class Ledger:
         """
         with transaction(self._database) as connection:
             ids = _insert_updates(connection, intake)
-            if intake.rejections:
-                rows = [
-                    {**r.key._asdict(), "reason": int(r.reason), "at": r.at}
-                    for r in intake.rejections
-                ]
-                connection.execute(insert(rejections), rows)
+            _insert_rejections(connection, intake)
             _add_to_totals(connection, intake)
             _set_statuses(connection, intake)
             _add_events(connection, intake.events)
@@ -268,6 +268,14 @@ def _insert_updates(connection: Connection, intake: Intake) -> list[int]:
     ]
     statement = insert(updates).returning(updates.c.id, sort_by_parameter_order=True)
     return [row.id for row in connection.execute(statement, rows)]
+
+
+def _insert_rejections(connection: Connection, intake: Intake) -> None:
+    known = [r for r in intake.rejections if r.key.task in intake.known_tasks]
+    if known:
+        rows = [{**r.key._asdict(), "reason": int(r.reason), "at": r.at} for r in known]
+        connection.execute(insert(rejections), rows)
+    remember(connection, [r for r in intake.rejections if r.key.task not in intake.known_tasks])
 
 
 def _mark_merged(connection: Connection, members: Sequence[int], version: int) -> int:

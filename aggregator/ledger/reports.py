@@ -171,6 +171,12 @@ class Reports:
         )
         return [DeviceReport(**row) for row in rows]
 
+    def recent_devices(self, task: str, *, limit: int) -> list[DeviceReport]:
+        """The devices that ``devices`` would list and that were seen last, the latest first."""
+        query = _devices_of(task).subquery()
+        latest = select(query).order_by(query.c.last_seen.desc(), query.c.device)
+        return [DeviceReport(**row) for row in self._rows(latest.limit(limit))]
+
     def device_counts(self, task: str, *, active_since: float) -> DeviceCounts:
         """How many devices ``devices`` would list, are online, and sent something since."""
         query = _devices_of(task).subquery()

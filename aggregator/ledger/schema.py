@@ -74,6 +74,7 @@ updates = Table(
     Column("merged_in", BigInteger),
     UniqueConstraint("task", "device", "sequence"),
     Index("updates_by_version", "task", "merged_in"),
+    Index("updates_by_task", "task", "id"),
 )
 
 rejections = Table(
@@ -84,6 +85,7 @@ rejections = Table(
     Column("sequence", BigInteger, primary_key=True),
     Column("reason", Integer, nullable=False),
     Column("at", Double, nullable=False),
+    Index("rejections_by_device", "device", "reason", "at"),
 )
 
 versions = Table(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from export.errors import RecommenderError
 from export.losses import bce, softplus
 from export.recommender import Recommender
-from wire.manifest import BatchKind, Role
+from wire.manifest import MAX_ELEMENTS, BatchKind, Role
 
 __all__ = ["LOSSES", "BprMatrixFactorisation", "MatrixFactorisation"]
 
@@ -59,6 +59,12 @@ class MatrixFactorisation(Recommender):
         _check_at_least(1, items=items, dimension=dimension)
         _check_at_least(0, l2=l2, seed=seed)
         _check_above_zero(item_spread=item_spread, user_spread=user_spread)
+        width = dimension + bias
+        if items * width > MAX_ELEMENTS:
+            raise RecommenderError(
+                f"items is {items} and a row has {width} numbers; expected at most {MAX_ELEMENTS} "
+                "numbers in all"
+            )
         self.items, self.l2 = items, l2
         random = torch.Generator().manual_seed(seed)
         rows = torch.randn(items, dimension, generator=random) * item_spread

@@ -79,6 +79,20 @@ def test_only_a_digest_is_a_name(blobs: Blobs, name: str) -> None:
     blobs.delete(name)
 
 
+def test_a_damaged_blob_is_stored_anew(blobs: Blobs, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(DATA)
+    blobs.put(DATA)
+    for store in (lambda: blobs.put(DATA), lambda: blobs.put_file(source, SHA256)):
+        blobs.path(SHA256).write_bytes(DATA[::-1])
+        assert not blobs.intact(SHA256)
+        store()
+        assert blobs.path(SHA256).read_bytes() == DATA
+    assert blobs.intact(SHA256)
+    assert not blobs.intact("0" * 64)
+    assert not blobs.intact("../" * 3)
+
+
 def test_delete(blobs: Blobs) -> None:
     blobs.put(DATA)
     blobs.delete(SHA256)

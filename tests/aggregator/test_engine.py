@@ -1,5 +1,6 @@
 """What the engine does with messages, time and commands."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -372,3 +373,49 @@ def test_restart_goes_on_where_it_was(tmp_path: Path, bundle: Bundle) -> None:
         workshop.send("a", make_update(bundle, 3), make_update(bundle, 6))
         assert [o for _, o, _ in outcomes(workshop, "a")] == [Outcome.DUPLICATE, Outcome.ACCEPTED]
         assert after.version == 2
+
+
+def test_a_damaged_snapshot_is_mended_before_it_is_announced(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    with open_workshop(tmp_path / "data") as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
+        newest = workshop.engine.tasks[bundle.task].newest.sha256
+        programs = bundle.manifest.files[0].sha256
+        for sha256 in (newest, programs):
+            flip_last_byte(workshop.blobs.path(sha256))
+    with open_workshop(tmp_path / "data") as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        announced = workshop.outbox.announcements(bundle.task)[-1]
+        assert announced.sha256 == newest
+        for sha256 in (newest, programs):
+            content = workshop.blobs.path(sha256).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == sha256
+
+
+def flip_last_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 0xFF]))
+
+
+def test_an_update_refused_before_its_task_was_made_is_not_accepted_later(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    late = make_bundle(tmp_path / "late", name="late")
+    taken_back = make_update(late, 2)
+    workshop.send("a", taken_back)
+    workshop.send("a", taken_back)
+    workshop.engine.register(late)
+    workshop.send("a", make_update(late, 1), taken_back, make_update(late, 3))
+    refused = (2, Outcome.REJECTED, Refusal.UNKNOWN_TASK)
+    assert outcomes(workshop, "a") == [
+        refused,
+        refused,
+        (1, Outcome.ACCEPTED, None),
+        refused,
+        (3, Outcome.ACCEPTED, None),
+    ]
+    assert workshop.engine.tasks[late.task].pending == 2

@@ -172,6 +172,24 @@ def test_a_wrong_password_is_named(tmp_path: Path, password: str | None) -> None
         assert not ear.link.ready
 
 
+def test_a_broker_that_refuses_is_asked_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[int] = []
+
+    def back_off(failed: int) -> float:
+        failures.append(failed)
+        return 0.01
+
+    monkeypatch.setattr("aggregator.mqtt._back_off", back_off)
+    with (
+        protected(tmp_path, "user aggregator\ntopic readwrite #\n") as broker,
+        listening(broker.port, username="aggregator", password="wrong"),
+    ):
+        eventually(lambda: len(failures) >= 4)
+    assert failures[:4] == [1, 2, 3, 4]
+
+
 def test_a_right_password_opens(tmp_path: Path) -> None:
     acl = "pattern write rivulet/v1/devices/%u/updates\nuser aggregator\ntopic read rivulet/v1/#\n"
     with (

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ DEADLINE_S = 20.0
 TASK = "0" * 32
 USERS = {"aggregator": "merge-it", "dev-1": "first", "dev-2": "second"}
 NOT_AUTHORIZED, BAD_PASSWORD, TOO_LARGE = 135, 134, 149
+UNSUPPORTED_VERSION = 132
 
 needs_mosquitto = pytest.mark.skipif(
     find_mosquitto() is None, reason="mosquitto and mosquitto_passwd are not installed"
@@ -519,6 +521,58 @@ def test_the_embedded_broker_passes_an_acknowledged_message_and_stops(tmp_path: 
         pass
     assert broker.kind == "embedded"
     broker.stop()
+
+
+def test_a_fleet_with_retained_statuses_connects_to_the_embedded_broker(tmp_path: Path) -> None:
+    three = MQTTProtocolVersion.MQTTv311
+    names = [f"dev-{number}" for number in range(160)]
+    with clients() as connect, EmbeddedBroker(tmp_path) as broker, ThreadPoolExecutor(16) as pool:
+
+        def join(name: str) -> Client:
+            device = connect(broker, name, protocol=three)
+            device.subscribe(topics.receipts(name))
+            device.publish(topics.status(name), name.encode(), retain=True)
+            return device
+
+        # Once more each: those that come back meet the subscriptions of those that come and go.
+        for _ in pool.map(Client.close, pool.map(join, names)):
+            pass
+        fleet = dict(zip(names, pool.map(join, names), strict=True))
+
+        aggregator = connect(broker, "aggregator", protocol=three)
+        aggregator.subscribe(topics.ALL_STATUSES)
+        statuses = dict(aggregator.next_message() for _ in names)
+        assert statuses == {topics.status(name): name.encode() for name in names}
+        for name, device in fleet.items():
+            # What was retained would have come before this.
+            aggregator.publish(topics.receipts(name), b"receipt")
+            assert device.next_message() == (topics.receipts(name), b"receipt")
+        for _ in pool.map(Client.close, fleet.values()):
+            pass
+    assert not any(word in broker.log.read_text() for word in ("ERROR", "WARNING", "Traceback"))
+
+
+def test_the_embedded_broker_keeps_a_session_that_comes_back_among_others(tmp_path: Path) -> None:
+    three = MQTTProtocolVersion.MQTTv311
+    with clients() as connect, EmbeddedBroker(tmp_path) as broker:
+        keeping = {"protocol": three, "keep_session": True}
+        away = connect(broker, "aggregator", **keeping)
+        away.subscribe(topics.ALL_STATUSES)
+        away.close()
+        device = connect(broker, "dev-1", protocol=three)
+        device.publish(topics.status("dev-1"), b"online", retain=True)
+        back = connect(broker, "aggregator", **keeping)
+        assert back.next_message() == (topics.status("dev-1"), b"online")
+
+
+def test_the_embedded_broker_tells_a_client_of_mqtt_5_that_it_is_none(tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path) as broker:
+        client = Client(broker, "dev-1")
+        try:
+            assert client.connected.get(timeout=DEADLINE_S).value == UNSUPPORTED_VERSION
+        finally:
+            client.close()
+    assert "WARNING" not in broker.log.read_text()
 
 
 @needs_mosquitto

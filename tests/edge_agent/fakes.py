@@ -145,7 +145,7 @@ class Device:
     def log(self, *items: int) -> None:
         for item in items:
             self.clock.now += 1.0
-            self.agent.record(item, self.clock.now)
+            self.store.add_interactions([(item, self.clock.now)])
 
     def hear(self, announcement: Announcement) -> None:
         self.agent.receive(topics.announcement(announcement.task), announcement.encode())

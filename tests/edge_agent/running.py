@@ -61,7 +61,8 @@ class Recorder:
     def refused(self, error: RefusedConnectionError) -> None:
         self.errors.append(error)
 
-    def message(self, topic: str, payload: bytes) -> None:
+    def message(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        del retained
         self.messages.append((topic, payload))
 
 

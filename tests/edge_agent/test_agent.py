@@ -8,12 +8,11 @@ import pytest
 
 from edge_agent.config import OutboxLimits
 from edge_agent.errors import (
-    InteractionError,
     PermanentDownloadError,
     StoreError,
     TransientDownloadError,
 )
-from tests.edge_agent.fakes import Device, config_for
+from tests.edge_agent.fakes import Device, MemorySource, config_for
 from tests.edge_agent.tiny_task import ITEMS, TRAINING, TinyTask, make_task
 from wire import topics
 from wire.delta import add, squared_norm
@@ -221,14 +220,67 @@ def test_wrong_parameters_are_refused(device: Device, caplog: pytest.LogCaptureF
     assert "lacks table in the manifest's shape" in caplog.text
 
 
-def test_interaction_outside_the_catalogue_is_refused_once_the_task_is_known(
-    device: Device,
-) -> None:
-    device.agent.record(ITEMS, 1.0)
+def test_interactions_outside_the_catalogue_are_left_out(device: Device) -> None:
+    device.store.add_interactions([(ITEMS, 1.0)])
     device.ready(*HISTORY)
     assert device.update().examples == len(HISTORY) - 1
-    with pytest.raises(InteractionError, match=f"item is {ITEMS}; the catalogue has {ITEMS}"):
-        device.agent.record(ITEMS, 2.0)
+
+
+def test_every_occurrence_of_the_held_out_item_is_kept_out_of_training(device: Device) -> None:
+    device.ready(5, 6, 7, 5)
+    update = device.update()
+    assert update.examples == 2
+    assert Metric.HR_AT_10 in update.metrics
+
+
+def test_a_history_of_one_item_only_is_trained_on(device: Device) -> None:
+    device.ready(5, 5, 5)
+    update = device.update()
+    assert update.examples == 3
+    assert Metric.HR_AT_10 not in update.metrics
+
+
+@pytest.mark.parametrize("payload", [b"", b"garbage", make_task("another").announce().encode()])
+def test_only_a_valid_announcement_is_adopted(device: Device, payload: bytes) -> None:
+    device.agent.receive(topics.announcement("ab" * 16), payload)
+    assert device.agent.task is None
+    device.ready(*HISTORY)
+    assert device.agent.task == device.task.task
+
+
+def test_the_base_on_disk_is_named_after_its_version_and_task(tmp_path: Path) -> None:
+    """Two tasks, or two versions, may have the same parameters byte for byte."""
+    one, two = make_task("one"), make_task("two")
+    device = Device(tmp_path, one)
+    device.ready(*HISTORY)
+    device.update()
+    received = device.store.counters()["received_bytes"]
+    device.hear(one.announce(5))
+    device.update()
+    assert device.store.get("base")["version"] == 5
+    assert device.store.counters()["received_bytes"] == received
+    device.config, device.source = (
+        config_for(tmp_path, task=two.task),
+        MemorySource(tmp_path / "blobs", two),
+    )
+    device.restart()
+    device.agent.connected()
+    device.hear(two.announce())
+    device.update()
+    assert device.store.get("base")["task"] == two.task
+
+
+def test_a_clock_set_back_does_not_starve_what_was_sent_before(device: Device) -> None:
+    device.clock.now = 2_000_000_000.0
+    device.ready(*HISTORY)
+    old = device.update()
+    device.wire.published.clear()
+    device.clock.now = 1_700_000_000.0
+    for _ in range(120):
+        device.clock.now += 60.0
+        device.agent.send_due()
+        device.answer(device.update().sequence)
+    assert old.sequence in [update.sequence for update in device.wire.updates]
 
 
 def test_training_that_explodes_changes_nothing(

@@ -106,6 +106,15 @@ def test_environment_overrides_the_file_and_suffices_alone(tmp_path: Path) -> No
         ("password_file = '/nowhere'", "password_file is '/nowhere'; expected the path"),
         ("[local]\ntopic = 'x'", "local.broker is missing; set it in the file or as RIVULET_AGENT"),
         ("[local]\nbroker = 'mqtt://x'", "local.topic is missing"),
+        (
+            "[local]\nbroker = 'mqtt://x'\ntopic = 'home/#/x'",
+            "local.topic is 'home/#/x'; expected an MQTT topic filter",
+        ),
+        (
+            "[local]\nbroker = 'mqtt://x'\ntopic = 'home/a+'",
+            "local.topic is 'home/a+'; expected an MQTT topic filter",
+        ),
+        (f"[tls]\nca = '{__file__}'", "tls.ca is set, but nothing uses TLS"),
         ("runtime = 3", "runtime is 3; expected a text"),
     ],
 )
@@ -154,3 +163,8 @@ def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("x")
     with pytest.raises(ConfigError, match="are both set"):
         load(tmp_path, MINIMAL + f"password = 'a'\npassword_file = '{tmp_path / 'pw'}'")
+
+
+def test_the_state_folder_may_be_in_the_home(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL, {"RIVULET_AGENT_STATE_DIR": "~/rivulet"})
+    assert config.state_dir == Path.home() / "rivulet"

@@ -197,3 +197,29 @@ def test_a_full_disk_is_transient(
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(TransientDownloadError, match="No space left on device"):
         downloads.snapshot(SHA256, len(BLOB))
+
+
+@pytest.mark.parametrize("damaged", [BLOB[:1000], b"x" + BLOB[1:]])
+def test_a_file_damaged_on_the_disk_is_fetched_again(
+    tmp_path: Path, server: BlobServer, downloads: Downloads, damaged: bytes
+) -> None:
+    downloads.file(SHA256, len(BLOB)).write_bytes(damaged)
+    downloads.snapshot(SHA256, len(BLOB)).write_bytes(damaged)
+    again = Downloads(tmp_path, server.url)
+    assert again.held(SHA256) is None
+    assert again.file(SHA256, len(BLOB)).read_bytes() == BLOB
+    assert again.snapshot(SHA256, len(BLOB)).read_bytes() == BLOB
+
+
+def test_a_snapshot_that_cannot_be_removed_is_no_failure(
+    server: BlobServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(hashlib.sha256(b"new").hexdigest(), b"new")
+    downloads.snapshot(SHA256, len(BLOB))
+
+    def refuse(_path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, f"read only, {missing_ok}")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    path = downloads.snapshot(hashlib.sha256(b"new").hexdigest(), 3)
+    assert path.read_bytes() == b"new"

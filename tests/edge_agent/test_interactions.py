@@ -9,13 +9,15 @@ from edge_agent.errors import InteractionError
 from edge_agent.interactions import ImportReport, import_csv, parse_event, parse_time
 from edge_agent.store import Store
 
+NOW = 1_800_000_000.0
+
 
 def load(root: Path, text: str | bytes, **options: object) -> tuple[ImportReport, list[int]]:
     path = root / "file.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     store = Store(root / "agent.db")
     try:
-        report = import_csv(path, store.add_interactions, **options)  # type: ignore[arg-type]
+        report = import_csv(path, store.add_interactions, now=NOW, **options)  # type: ignore[arg-type]
         return report, store.interactions().items.tolist()
     finally:
         store.close()
@@ -72,7 +74,7 @@ def test_a_missing_column_is_named(tmp_path: Path, text: str, message: str) -> N
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InteractionError, match="No such file"):
-        import_csv(tmp_path / "none.csv", lambda _events: 0)
+        import_csv(tmp_path / "none.csv", lambda _events: 0, now=NOW)
 
 
 def test_events() -> None:
@@ -106,7 +108,32 @@ def test_bad_events_are_refused(payload: bytes, message: str) -> None:
 
 
 def test_times() -> None:
-    assert parse_time("12.5") == 12.5
+    assert parse_time("12.5", now=NOW) == 12.5
     moment = datetime(2026, 11, 1, tzinfo=UTC)
-    assert parse_time(moment.isoformat()) == moment.timestamp()
-    assert parse_time("2026-11-01T00:00:00Z") == moment.timestamp()
+    assert parse_time(moment.isoformat(), now=NOW) == moment.timestamp()
+    assert parse_time("2026-11-01T00:00:00Z", now=NOW) == moment.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("-5", "not negative"), ("1700000000000", "not milliseconds"), ("1e300", "not milliseconds")],
+)
+def test_times_that_cannot_be_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(InteractionError, match=f"time is {text!r}; expected .*{reason}") as caught:
+        parse_time(text, now=NOW)
+    assert text not in caught.value.reason
+
+
+def test_a_retained_event_needs_its_time() -> None:
+    known = parse_event(b'{"item": 12, "at": 3}', catalogue=None, now=NOW, retained=True)
+    assert known == (12, 3.0)
+    with pytest.raises(InteractionError, match="retained event without its time"):
+        parse_event(b'{"item": 12}', catalogue=None, now=NOW, retained=True)
+
+
+@pytest.mark.parametrize("stray", ['"2,2', '2,"2', "9" * 200_000 + ",2"])
+def test_a_bad_line_costs_one_line(tmp_path: Path, stray: str) -> None:
+    report, items = load(tmp_path, f"item,time\n1,1\n{stray}\n3,3\n4,4\n")
+    assert items[-2:] == [3, 4]
+    assert report.broken <= 1
+    assert report.added + report.broken == 4

@@ -40,7 +40,9 @@ def test_events_become_history_and_bad_ones_are_counted(
             broker=BrokerConfig(host="127.0.0.1", port=broker.port), topic="home/+/played"
         )
         events = LocalEvents(config, local, reactor=reactor, on_added=lambda: added.append(1))
+        hub.publish("home/attic/played", b'{"item": 7}', retain=True)
         events.start()
+        wait_until(lambda: events.refused_events == 1)
         hub.publish("home/kitchen/played", json.dumps({"item": 1, "at": 1.5}).encode(), retain=True)
         wait_until(lambda: store.count_interactions() == 1)
         hub.publish("home/hall/played", b'{"item": 1, "at": 1.5}')
@@ -50,8 +52,10 @@ def test_events_become_history_and_bad_ones_are_counted(
         hub.publish("home/hall/played", b'{"item": 2}')
         wait_until(lambda: store.count_interactions() == 2)
         assert sorted(store.interactions().items.tolist()) == [1, 2]
-        assert events.refused_events == 2
+        assert events.refused_events == 3
         assert f"the catalogue has {ITEMS} items" in caplog.text
+        assert "not an event" not in caplog.text
+        assert f"item is {ITEMS}" not in caplog.text
         assert len(added) == 2
         closed = threading.Event()
         events.stop(closed.set)

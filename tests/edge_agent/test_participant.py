@@ -9,7 +9,9 @@ import pytest
 
 import edge_agent.connection
 import edge_agent.outbox
+import edge_agent.participant
 from edge_agent.agent import Agent, Sent
+from edge_agent.base import Base
 from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.participant import Participant
 from edge_agent.reactor import Reactor
@@ -18,7 +20,7 @@ from tests.edge_agent.aggregator_stub import Aggregator, aggregator
 from tests.edge_agent.mosquitto import MOSQUITTO, Mosquitto
 from tests.edge_agent.running import DEADLINE_S, running_reactor, wait_until
 from tests.edge_agent.tiny_task import TRAINING, TinyTask
-from wire.messages import Outcome
+from wire.messages import Announcement, Outcome
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the mosquitto package")
 FAST = dataclasses.replace(TRAINING, interval_s=0.05)
@@ -221,3 +223,41 @@ def test_a_restart_of_the_device_goes_on_where_it_was(stub: Aggregator, devices:
     wait_until(lambda: device.agent.store.counters()["accepted"] == 1)
     assert stub.sequences() == [stub.sequences()[0]] * len(stub.updates)
     assert len(stub.web.requests) == downloads
+
+
+def test_a_fault_is_logged_answered_and_survived(
+    stub: Aggregator, devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_agent.participant, "STORE_RETRY_S", 0.05)
+    device = devices.start()
+    wait_until(lambda: stub.statuses() == ["online"])
+    real, faults, answers = device.agent._loader.load, [], []  # type: ignore[var-annotated]
+
+    def broken(_announcement: Announcement) -> Base:
+        faults.append(1)
+        raise PermissionError(30, "read only")
+
+    monkeypatch.setattr(device.agent._loader, "load", broken)
+    stub.announce(stub.task.announce(0, training=SLOW))
+    wait_until(lambda: len(faults) >= 2)
+    device.request_update(done=answers.append)
+    wait_until(lambda: answers == [None])
+    monkeypatch.setattr(device.agent._loader, "load", real)
+    wait_until(lambda: len(stub.updates) == 1)
+
+
+def test_one_message_that_fails_does_not_cost_the_others(
+    stub: Aggregator, devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, heard = devices.start(automatic=False), []
+    wait_until(lambda: stub.statuses() == ["online"])
+
+    def receive(topic: str, _payload: bytes) -> None:
+        heard.append(topic)
+        if topic == "first":
+            raise ValueError(topic)
+
+    monkeypatch.setattr(device.agent, "receive", receive)
+    device._reactor.call_soon_threadsafe(lambda: device.message("first", b"", retained=False))
+    device._reactor.call_soon_threadsafe(lambda: device.message("second", b"", retained=False))
+    wait_until(lambda: heard == ["first", "second"])

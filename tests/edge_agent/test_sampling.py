@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.sampling import IntArray, LocalBatches, absent_items, draw_batches, draw_negatives
+from edge_agent.sampling import (
+    MAX_SAMPLES,
+    IntArray,
+    LocalBatches,
+    absent_items,
+    draw_batches,
+    draw_negatives,
+)
 from wire.manifest import BatchKind
 from wire.policy import TrainingPolicy
 
@@ -120,3 +127,15 @@ def test_same_seed_same_batches() -> None:
         return draw_batches(BatchKind.PAIRWISE, np.arange(9), 50, policy(), rng)
 
     np.testing.assert_equal(dict(draw().inputs), dict(draw().inputs))
+
+
+@pytest.mark.parametrize("kind", BatchKind)
+@pytest.mark.parametrize(("history", "epochs"), [(20, 100), (5_000, 100)])
+def test_the_samples_of_an_update_are_bounded(kind: BatchKind, history: int, epochs: int) -> None:
+    wanted = policy(epochs=epochs, negatives=1_000, batch_size=64)
+    drawn = draw_batches(kind, np.arange(history), 9_000, wanted, np.random.default_rng(0))
+    assert MAX_SAMPLES * 0.9 < drawn.samples <= MAX_SAMPLES
+    assert all(column.size < MAX_SAMPLES + 64 for column in drawn.inputs.values())
+    assert len(drawn.rows) <= 9_000
+    each = drawn.samples // drawn.examples
+    assert drawn.examples == min(history, MAX_SAMPLES // (each if history > 20 else 1))

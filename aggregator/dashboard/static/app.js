@@ -6,8 +6,7 @@ import { $ } from "./page.js";
 
 const EVERY_MS = 1000;
 const DETAILS_EVERY_MS = 2000;
-const MANY_DEVICES = 1000;
-const MANY_DEVICES_EVERY_MS = 20_000;
+const LATEST_DEVICES = 12;
 const LONGEST_WAIT_S = 15;
 const LATEST_VERSIONS = 11;
 const EVENTS_A_PAGE = 1000;
@@ -64,13 +63,13 @@ async function refresh() {
 
 async function refreshDetails(at, summary) {
   const { details } = state;
-  const many = summary.devices.known > MANY_DEVICES;
   const after = Math.max(-1, summary.version - LATEST_VERSIONS);
-  const devicesEveryMs = many ? MANY_DEVICES_EVERY_MS : DETAILS_EVERY_MS;
   if (due("versions", at, DETAILS_EVERY_MS)) {
     details.versions = (await get(`${at}/versions?after=${after}&limit=${2 * LATEST_VERSIONS}`)).reverse();
   }
-  if (due("devices", at, devicesEveryMs)) details.devices = await get(`${at}/devices?limit=10000`);
+  if (due("devices", at, DETAILS_EVERY_MS)) {
+    details.devices = await get(`${at}/devices?order=recent&limit=${LATEST_DEVICES}`);
+  }
   if (due("events", "", DETAILS_EVERY_MS)) await refreshEvents();
   page.showDetails(details, summary);
 }

@@ -2,7 +2,6 @@
 
 import * as format from "./format.js";
 
-const RECENT_DEVICES = 12;
 const RECENT_EVENTS = 30;
 const shown = new Map();
 
@@ -31,11 +30,10 @@ export function showVersions(element, note, versions, now) {
 }
 
 export function showDevices(element, note, devices, known, now) {
-  const recent = [...devices].sort((a, b) => b.last_seen - a.last_seen).slice(0, RECENT_DEVICES);
-  note.textContent = recent.length < known
-    ? `The ${recent.length} seen last of ${format.count(known)}.`
+  note.textContent = devices.length < known
+    ? `The ${devices.length} seen last of ${format.count(known)}.`
     : "Every device that has shown itself.";
-  const rows = recent.map((d) => [
+  const rows = devices.map((d) => [
     { text: d.device, head: true, title: [d.agent, d.runtime].filter(Boolean).join(", ") },
     { text: d.state, state: d.state },
     { text: format.ago(d.last_seen, now), title: format.moment(d.last_seen) },

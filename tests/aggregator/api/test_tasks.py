@@ -124,6 +124,10 @@ def test_updates_and_devices(client: httpx.Client, workshop: Workshop, bundle: B
         ("b", "unknown", 2),
     ]
     assert client.get(f"{at}/updates?limit=0").status_code == 422
+    recent = client.get(f"{at}/devices?order=recent&limit=1").json()
+    assert recent == devices[:1]
+    assert client.get(f"{at}/devices?order=recent&after=a").status_code == 422
+    assert client.get(f"{at}/devices?order=age").status_code == 422
 
 
 def test_the_token_guards_every_change_and_no_reading(service: Service, bundle: Bundle) -> None:
@@ -141,6 +145,39 @@ def test_the_token_guards_every_change_and_no_reading(service: Service, bundle: 
         token = {"Authorization": "Bearer sesame"}
         assert client.patch(at, json={"paused": True}, headers=token).status_code == 200
         assert client.get(at).json()["paused"] is True
+
+
+ABSURD = [
+    "9" * 400,
+    "9" * 5000,
+    "-" + "9" * 400,
+    "1e999",
+    "NaN",
+    "Infinity",
+    "[" * 5000,
+    '"\\ud800"',
+]
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: value[:9])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"paused": VALUE}',
+        '{"training": VALUE}',
+        '{"training": {"learning_rate": VALUE}}',
+        '{"codec": {"bits": VALUE}}',
+        '{"rule": {"max_wait_s": VALUE}}',
+    ],
+)
+def test_absurd_orders_are_refused_and_change_nothing(
+    client: httpx.Client, bundle: Bundle, body: str, value: str
+) -> None:
+    at = f"/v1/tasks/{bundle.task}"
+    before = client.get(at).json()
+    assert client.patch(at, content=body.replace("VALUE", value)).status_code == 422
+    assert client.post("/v1/tasks", content=body.replace("VALUE", value)).status_code == 422
+    assert client.get(at).json() == before
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), LedgerUnavailableError("disk full")])

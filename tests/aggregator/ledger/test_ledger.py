@@ -1,9 +1,12 @@
 """The contract of a ledger, for every database."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.event import listen, remove
 from sqlalchemy.exc import IntegrityError
 
 from aggregator.ledger import (
@@ -168,9 +171,55 @@ def test_decisions_stand(ledger: Ledger) -> None:
     assert ledger.decisions([accepted, refused, elsewhere, *new]) == {
         accepted: Decision(outcome=Outcome.ACCEPTED),
         refused: Decision(outcome=Outcome.REJECTED, reason=Refusal.NORM),
-        elsewhere: Decision(outcome=Outcome.REJECTED, reason=Refusal.UNKNOWN_TASK),
     }
     assert ledger.decisions([]) == {}
+
+
+@pytest.mark.usefixtures("task")
+def test_refusals_for_an_unknown_task_stand_when_it_is_made(
+    ledger: Ledger, reports: Reports, task: TaskRecord
+) -> None:
+    refused = [stranger("a", 7), stranger("a", 3), stranger("b", 1)]
+    for _ in range(2):
+        ledger.take_in(intake(rejections=tuple(refused)))
+    assert reports.devices(TASK) == reports.devices(OTHER) == []
+    assert tally(reports, "refusal", "") == {Refusal.UNKNOWN_TASK: 6}
+    ledger.create_task(
+        replace(task, task=OTHER),
+        replace(version(0), task=OTHER),
+        Event(at=1.0, kind="task-created", detail="x", task=OTHER),
+    )
+    stands = Decision(outcome=Outcome.REJECTED, reason=Refusal.UNKNOWN_TASK)
+    new = UpdateKey(OTHER, "a", 4)
+    keys = [rejection.key for rejection in refused]
+    assert ledger.decisions([*keys, new]) == dict.fromkeys(keys, stands)
+    assert [(d.device, d.rejected, d.last_version) for d in reports.devices(OTHER)] == [
+        ("a", 2, None),
+        ("b", 1, None),
+    ]
+
+
+@pytest.mark.usefixtures("task")
+def test_a_device_that_names_tasks_without_end_fills_no_table(
+    ledger: Ledger, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.ledger.strangers.KEPT_PER_DEVICE", 5)
+    ledger.take_in(intake(rejections=(stranger("b", 1),)))
+    for number in range(1, 21):
+        one = Rejection(
+            key=UpdateKey(f"{number:032x}", "a", 1),
+            reason=Refusal.UNKNOWN_TASK,
+            at=1000.0 + number,
+        )
+        ledger.take_in(intake(rejections=(one,)))
+    with database.connect() as connection:
+        kept = connection.execute(text("SELECT device, at FROM rejections ORDER BY at")).all()
+        assert connection.execute(text("SELECT count(*) FROM participants")).scalar() == 0
+    assert [tuple(row) for row in kept] == [("b", 1.0), *(("a", 1000.0 + n) for n in range(16, 21))]
+
+
+def stranger(device: str, sequence: int) -> Rejection:
+    return Rejection(key=UpdateKey(OTHER, device, sequence), reason=Refusal.UNKNOWN_TASK, at=1.0)
 
 
 @pytest.mark.usefixtures("task")
@@ -286,6 +335,14 @@ def test_devices_are_counted_and_described(ledger: Ledger, reports: Reports) -> 
 
 
 @pytest.mark.usefixtures("task")
+def test_the_devices_seen_last_come_first(ledger: Ledger, reports: Reports) -> None:
+    for at, device in [(3.0, "a"), (5.0, "b"), (4.0, "c")]:
+        ledger.take_in(replace(intake(new_update(device, 1)), at=at))
+    recent = reports.recent_devices(TASK, limit=2)
+    assert [(device.device, device.last_seen) for device in recent] == [("b", 5.0), ("c", 4.0)]
+
+
+@pytest.mark.usefixtures("task")
 def test_quality_is_the_mean_of_reports_by_base_version(ledger: Ledger, reports: Reports) -> None:
     for number in range(1, 10):
         ledger.add_version(version(number), [], {})
@@ -320,6 +377,27 @@ def test_updates_are_listed_newest_first(ledger: Ledger, reports: Reports) -> No
     assert [u.sequence for u in reports.updates(TASK, device="a")] == [2, 1]
     assert [u.merged_in for u in reports.updates(TASK, device="a")] == [None, 1]
     assert reports.updates(TASK, device="b", limit=1)[0].metrics == {"hr_at_10": 1.0}
+
+
+def test_the_newest_updates_are_found_without_sorting_the_ledger(
+    database: Engine, reports: Reports
+) -> None:
+    if database.dialect.name != "sqlite":
+        pytest.skip("the plan is read as SQLite words it")
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    listen(database, "before_cursor_execute", note)
+    reports.updates(TASK)
+    remove(database, "before_cursor_execute", note)
+    ((statement, parameters),) = asked
+    with database.connect() as connection:
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        plan = " ".join(row.detail for row in rows)
+    assert "updates_by_task" in plan
+    assert "TEMP B-TREE" not in plan
 
 
 def test_events_are_read_from_a_cursor_and_the_oldest_are_forgotten(

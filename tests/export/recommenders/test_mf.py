@@ -50,6 +50,7 @@ def test_score_is_product_plus_bias() -> None:
         ({"items": 3, "l2": -0.1}, "l2 is -0.1"),
         ({"items": 3, "l2": float("inf")}, "l2 is inf"),
         ({"items": 3, "seed": 2**80}, "seed"),
+        ({"items": 1 << 40}, "items is 1099511627776 and a row has 32 numbers; expected at most"),
         ({"items": 3, "seed": -1}, "seed is -1"),
     ],
 )
