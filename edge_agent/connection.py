@@ -119,7 +119,7 @@ class Connection:
     def _dial(self) -> None:
         if self._stopping:
             return
-        self._refusal = None
+        self._refusal, self._falling_back = None, False
         work = partial(
             dial,
             self._broker,
