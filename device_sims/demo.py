@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from device_sims.brokers import start_broker
 from device_sims.datasets import Interactions, Split, split_latest
@@ -78,6 +79,8 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
     split = split_latest(interactions)
     with ExitStack() as stack:
         out = stack.enter_context(run_folder(settings.out))
+        # An update's matrices are tiny; threads for their algebra only wait for each other.
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
         print(f"exporting a recommender for {split.item_count:,} items", flush=True)
         bundle = _export(settings, split.item_count)
         users = {name: secrets.token_urlsafe(12) for name in _user_names(split.user_count)}
