@@ -2,12 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
+# ONNX Runtime Training replaces the module onnxruntime, so it has an environment of its own.
+ORT_TRAINING := $(VENV)-ort-training
+# Its last release has wheels for x86-64, and for no Python newer than 3.11.
+ORT_TRAINING_FITS := $(shell $(PYTHON) -c 'import platform, sys; \
+  print("yes" if sys.version_info < (3, 12) and platform.machine() == "x86_64" else "")')
+INSTALL := pip install --quiet --constraint constraints.txt
 # One thread a process: the fleet and the aggregator share the cores between them.
 export OMP_NUM_THREADS ?= 1
+# Tests and benchmarks that use ONNX Runtime without the agent tell its vendor nothing either.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-main bench-agent bench-kills clean
+.PHONY: help demo test test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -15,9 +22,14 @@ help: ## list the targets
 demo: $(VENV)/.demo ## train a fleet of agents end to end; ARGS="..." is passed to `rivulet-fleet demo`
 	$(BIN)/rivulet-fleet demo $(ARGS)
 
-test: $(VENV)/.dev ## install what the tests need and run them all; ARGS="..." is passed to pytest
+test: $(VENV)/.dev $(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/.dev) ## install what the tests need and run them all; ARGS="..." is passed to pytest
 	scripts/install-debian-packages mosquitto chromium chromium-driver openssl
 	$(BIN)/pytest $(ARGS)
+	$(if $(ARGS),,$(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/bin/pytest tests/ort_training,\
+	  @echo "tests/ort_training not run: no ONNX Runtime Training for this Python and machine"))
+
+test-arm64: $(VENV)/.dev ## train in an emulated arm64 userland and compare with this machine; takes minutes, needs root
+	scripts/test-arm64
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -25,7 +37,7 @@ check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-main bench-agent bench-kills ## print every measured figure beside its goal
+bench: bench-main bench-agent bench-kills bench-runtimes ## print every measured figure beside its goal
 
 bench-main: $(VENV)/.dev ## quality, bytes and time on MovieLens-100K; DATA=path/to/ratings
 	$(BIN)/python -m device_sims.bench.main_job $(if $(DATA),--data $(DATA))
@@ -36,18 +48,26 @@ bench-agent: $(VENV)/.dev ## memory and start of one agent process
 bench-kills: $(VENV)/.dev ## kill -9 at random: updates lost, updates doubled
 	$(BIN)/python -m device_sims.bench.kills
 
-clean: ## remove the virtual environment and everything a run wrote
-	rm -rf $(VENV) runs
+bench-runtimes: $(VENV)/.dev $(ORT_TRAINING)/.dev ## a local update on every runtime, and as the catalogue grows
+	$(BIN)/python -m device_sims.bench.runtimes --ort-training $(ORT_TRAINING)/bin/python
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+clean: ## remove the virtual environments and everything a run wrote
+	rm -rf $(VENV) $(ORT_TRAINING) runs
+
+%/bin/python:
+	$(PYTHON) -m venv $*
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): a few minutes the first time"
-	$(INSTALL) --editable ".[sims]"
+	$(BIN)/$(INSTALL) --editable ".[sims]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): a few minutes the first time"
-	$(INSTALL) --editable ".[dev]"
+	$(BIN)/$(INSTALL) --editable ".[dev]"
 	@touch $@ $(VENV)/.demo
+
+$(ORT_TRAINING)/.dev: pyproject.toml constraints.txt | $(ORT_TRAINING)/bin/python
+	@echo "installing into $(ORT_TRAINING)"
+	$(ORT_TRAINING)/bin/$(INSTALL) --editable ".[export,ort-training]" pytest hypothesis
+	@touch $@

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -16,8 +16,9 @@ from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.examiner import Examiner
 from device_sims.fleet import Fleet, FleetPlan, device_name
 from device_sims.folder import run_folder
+from device_sims.model import Model, make_recommender
 from device_sims.progress import Progress
-from device_sims.protocol import best_round, evaluate, popularity
+from device_sims.protocol import Quality, best_round, evaluate, own_frequency, popularity
 from device_sims.report import (
     ByteCounts,
     Report,
@@ -29,20 +30,12 @@ from device_sims.report import (
 from device_sims.service import USER, AggregatorProcess
 from edge_agent.config import BrokerConfig, parse_broker_url
 from wire.bundle import Bundle
-from wire.policy import CodecPolicy, TrainingPolicy
+from wire.manifest import BatchKind
 
-__all__ = ["DemoSettings", "Model", "run_demo"]
+if TYPE_CHECKING:
+    from export.recommender import Recommender
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """What is trained: matrix factorisation, see `export.build_mf`."""
-
-    dimension: int
-    loss: str
-    l2: float
-    training: TrainingPolicy
-    codec: CodecPolicy
+__all__ = ["DemoSettings", "run_demo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +65,21 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
     Ctrl-C ends the training early: what was done until then is reported.
 
     Raises:
+        RecommenderError: the recommender refuses its options, or does not fit the data.
+        ExportError: the recommender cannot be exported.
         FolderError: the folder holds something else, or is in use.
         BrokerError: the broker cannot be started or reached.
         FleetError: the fleet made no progress.
     """
     split = split_latest(interactions)
+    recommender = make_recommender(settings.model, interactions, seed=settings.plan.seed)
     with ExitStack() as stack:
         out = stack.enter_context(run_folder(settings.out))
         # An update's matrices are tiny; threads for their algebra only wait for each other.
         stack.enter_context(threadpool_limits(1, user_api="blas"))
-        print(f"exporting a recommender for {split.item_count:,} items", flush=True)
-        bundle = _export(settings, split.item_count)
+        print(f"exporting {recommender.kind} for {split.item_count:,} items", flush=True)
+        print(f"local training: {_words(settings.model)}", flush=True)
+        bundle = _export(settings.model, recommender, out / "bundle")
         users = {name: secrets.token_urlsafe(12) for name in _user_names(split.user_count)}
         broker = stack.enter_context(start_broker(settings.broker, out / "broker", users))
         print(f"broker: {broker.describe()}", flush=True)
@@ -103,6 +100,8 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
             aggregator=aggregator.client.url,
             broker=lambda name: _broker_config(broker.url, name, passwords.get(name)),
             plan=settings.plan,
+            # The first action of a sequence is predicted from nothing, so it is no sample.
+            least_history=2 if bundle.manifest.batch is BatchKind.SEQUENCE else 1,
         )
         stack.callback(fleet.stop)
         examiner = Examiner(bundle, split, aggregator.client, out)
@@ -120,26 +119,32 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
             wall_seconds=time.monotonic() - started,
         )
         write_report(report, out)
-        print(f"\n{report.table()}\n\nreport: {out / 'report.html'} and report.json", flush=True)
+        print("", report.table(), *report.remarks(), "", sep="\n")
+        print(f"report: {out / 'report.html'} and report.json", flush=True)
         if settings.keep:
             _wait(aggregator.client.url)
     return report
 
 
-def _export(settings: DemoSettings, items: int) -> Bundle:
+def _export(model: Model, recommender: "Recommender", folder: Path) -> Bundle:
     # Only here: PyTorch takes seconds to import, and an error in the settings should not.
-    from export.build import build_mf
+    from export import build_bundle
 
-    model = settings.model
-    return build_mf(
-        items=items,
-        dimension=model.dimension,
-        loss=model.loss,
-        l2=model.l2,
-        seed=settings.plan.seed,
+    return build_bundle(
+        recommender,
+        out=folder,
+        optimizer=model.optimizer,
         training=model.training,
         codec=model.codec,
-        out=settings.out / "bundle",
+    )
+
+
+def _words(model: Model) -> str:
+    training = model.training
+    epochs = "1 epoch" if training.epochs == 1 else f"{training.epochs} epochs"
+    return (
+        f"{model.optimizer}, learning rate {training.learning_rate:g}, {epochs}, "
+        f"{training.batch_size} samples a step"
     )
 
 
@@ -200,16 +205,22 @@ def _report(
     merged = max(sum(count for _, count in histogram), 1)
     return Report(
         dataset=interactions.name,
+        notes=interactions.notes,
+        context={field.name: field.labels for field in interactions.context},
+        features=interactions.feature_names,
+        recommender=settings.model.recommender,
+        next_action=split.repeats,
         items=split.item_count,
         interactions=len(interactions),
         devices=split.user_count,
+        trainers=fleet.trainers,
         passes=settings.plan.passes,
         versions=int(summary["version"]),
         wall_seconds=wall_seconds,
         broker=broker,
         picked_round=best_round([entry.validation for entry in rounds]),
         rounds=rounds,
-        popularity=evaluate(popularity(split), split, which="test"),
+        baselines=_baselines(split),
         updates=UpdateCounts(
             published=len(sent),
             accepted=int(updates["accepted"]),
@@ -236,6 +247,14 @@ def _report(
             "service": dict(settings.service),
         },
     )
+
+
+def _baselines(split: Split) -> dict[str, Quality]:
+    found = {"popularity": evaluate(popularity(split), split, which="test")}
+    if split.repeats:
+        own = own_frequency(split, which="test")
+        found["own_frequency"] = evaluate(own, split, which="test")
+    return found
 
 
 def _wait(url: str) -> None:

@@ -7,18 +7,27 @@ import numpy as np
 
 from device_sims.datasets import Split
 from device_sims.datasets.interactions import IntArray
-from device_sims.protocol import Quality, evaluate
+from device_sims.protocol import HeldOut, Quality, evaluate
 from device_sims.service import AggregatorClient
-from edge_agent.runtimes import open_runtime
+from edge_agent.evaluation import score
+from edge_agent.history import History
+from edge_agent.runtimes import ProgramFile, open_runtime
 from edge_agent.task import map_checked
 from wire.bundle import Bundle
 from wire.delta import FloatArray
+from wire.manifest import ParameterSpec
 
 __all__ = ["Examiner"]
 
+Private = Callable[[int], Mapping[str, FloatArray]]
+
 
 class Examiner:
-    """Ranks the held-out items with the bundle's own scorer.
+    """Ranks the held-out items with the bundle's own scorer, as a device would at that moment.
+
+    What a device knows then is its history before the held-out item, and the item's context: for
+    the validation item the training items, for the test item the validation item too. Its private
+    parameters are those of its last update, which saw the training items only.
 
     Args:
         bundle: the task.
@@ -32,14 +41,17 @@ class Examiner:
     ) -> None:
         self._bundle, self._split, self._client = bundle, split, client
         self._parameters = directory / "examined.safetensors"
-        scorer = bundle.manifest.file(bundle.manifest.scorer)
-        self._scorer = open_runtime("onnx").load(bundle.path(scorer), scorer.sha256)
-        start = bundle.path(bundle.manifest.file(bundle.manifest.private))
-        self._initial = map_checked(start, bundle.manifest.private_parameters)
+        manifest = bundle.manifest
+        parts = manifest.program("onnx").items()
+        files = {part: ProgramFile(bundle.path(entry), entry.sha256) for part, entry in parts}
+        self._scorer = open_runtime("onnx").open_scorer(manifest, files)
+        self._initial = self._map(manifest.private, manifest.private_parameters)
+        self._frozen = self._map(manifest.frozen, manifest.frozen_parameters)
+        fields = [field.name for field in split.context]
+        self._fields = [fields.index(field.name) for field in manifest.context]
+        self._items = np.arange(split.item_count)
 
-    def examine(
-        self, private: Callable[[int], Mapping[str, FloatArray]]
-    ) -> tuple[int, Quality, Quality]:
+    def examine(self, private: Private) -> tuple[int, Quality, Quality]:
         """Evaluate the newest version.
 
         Args:
@@ -53,14 +65,40 @@ class Examiner:
         raw = self._client.get_bytes(f"{task}/versions/{version}/parameters")
         self._parameters.write_bytes(raw)
         federated = map_checked(self._parameters, self._bundle.manifest.federated)
+        shared = {**federated, **self._frozen}
+        validation, test = (self._evaluate(shared, private, which) for which in _BOTH)
+        return version, validation, test
 
-        def scores(users: IntArray) -> FloatArray:
-            return np.stack(
-                [
-                    self._scorer.run({**federated, **self._initial, **private(int(user))})["score"]
-                    for user in users
-                ]
+    def _evaluate(
+        self, shared: Mapping[str, FloatArray], private: Private, which: HeldOut
+    ) -> Quality:
+        def scores_of(user: int) -> FloatArray:
+            before, context = self._moment(user, which)
+            own = {**self._initial, **private(user)}
+            return score(
+                self._bundle.manifest, shared, own, self._items, before, context, self._scorer
             )
 
-        validation = evaluate(scores, self._split, which="validation")
-        return version, validation, evaluate(scores, self._split, which="test")
+        return evaluate(
+            lambda users: np.stack([scores_of(user) for user in users.tolist()]),
+            self._split,
+            which=which,
+        )
+
+    def _moment(self, user: int, which: HeldOut) -> tuple[History, IntArray]:
+        """What came before a held-out item, and the item's context."""
+        split = self._split
+        items, context = split.train.items_of(user), split.train.context_of(user)
+        if which == "validation":
+            return History(items, context), split.validation_context[user, self._fields]
+        items = np.append(items, split.validation[user])
+        context = np.append(context, split.validation_context[user : user + 1], axis=0)
+        return History(items, context), split.test_context[user, self._fields]
+
+    def _map(self, path: str, specs: tuple[ParameterSpec, ...]) -> dict[str, FloatArray]:
+        if not specs:
+            return {}
+        return map_checked(self._bundle.path(self._bundle.manifest.file(path)), specs)
+
+
+_BOTH: tuple[HeldOut, HeldOut] = ("validation", "test")

@@ -11,18 +11,20 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from device_sims.datasets import Split
+from device_sims.datasets import ContextField, Split
+from device_sims.datasets.interactions import IntArray
 from edge_agent.agent import Agent, Sent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.downloads import Downloads
+from edge_agent.interactions import Interaction
 from edge_agent.participant import Participant
 from edge_agent.reactor import Reactor
 from edge_agent.runtimes import open_runtime
@@ -92,10 +94,14 @@ class Fleet:
     Args:
         directory: parent of the devices' folders.
         split: device u holds the training items and the validation item of user u; the validation
-            item is the latest, so the agent keeps it out of training for its own evaluation.
+            item is the latest, so the agent keeps it out of training for its own evaluation. Where
+            items repeat, the agent would keep all earlier uses of that item out too; there a device
+            holds the training items only, trains on all of them, and does not evaluate itself.
         aggregator: base URL of the HTTP API.
         broker: gives a device's connection settings by its name.
         plan: how the fleet behaves.
+        least_history: training items that a device needs to have anything to train on; one with
+            fewer takes no part in training.
 
     Raises:
         FleetError: the system allows fewer open files than the fleet needs.
@@ -113,6 +119,7 @@ class Fleet:
         aggregator: str,
         broker: Callable[[str], BrokerConfig],
         plan: FleetPlan,
+        least_history: int,
     ) -> None:
         _allow_descriptors(split.user_count * DESCRIPTORS_A_DEVICE + SPARE_DESCRIPTORS)
         self._plan, self._rng = plan, np.random.default_rng(plan.seed)
@@ -122,12 +129,19 @@ class Fleet:
         # if it had fetched its own.
         self._source = Downloads(directory / "models", aggregator, keep_snapshots=SNAPSHOTS_KEPT)
         self._runtime = open_runtime("onnx")
+        self._holdout = not split.repeats
         self._devices = [
             self._device(number, directory, aggregator, broker)
             for number in range(split.user_count)
         ]
         for number, device in enumerate(self._devices):
             _fill(device.agent, split, number)
+        lengths = np.diff(split.train.starts)
+        self._trainers: IntArray = np.flatnonzero(lengths >= least_history)
+        if not len(self._trainers):
+            raise FleetError(
+                f"no device has {least_history} training items or more, which the recommender needs"
+            )
         self._queue = self._order()
         self._busy: set[int] = set()
         self._answered = 0
@@ -144,9 +158,14 @@ class Fleet:
         return self._plan.passes
 
     @property
+    def trainers(self) -> int:
+        """Devices that train."""
+        return len(self._trainers)
+
+    @property
     def total(self) -> int:
         """Updates in all passes together."""
-        return self._plan.passes * len(self._devices)
+        return self._plan.passes * self.trainers
 
     def private_parameters(self, number: int) -> Mapping[str, FloatArray]:
         """A device's private parameters after its last update; empty before the first.
@@ -196,6 +215,7 @@ class Fleet:
             state_dir=directory / name,
             aggregator=aggregator,
             broker=broker(name),
+            holdout=self._holdout,
             # A laptop's power cut costs a simulation nothing; a sync for each update does.
             durability="normal",
         )
@@ -212,7 +232,7 @@ class Fleet:
 
     def _order(self) -> deque[int]:
         """Device numbers, every pass in an order of its own."""
-        passes = (self._rng.permutation(len(self._devices)) for _ in range(self._plan.passes))
+        passes = (self._rng.permutation(self._trainers) for _ in range(self._plan.passes))
         return deque(int(number) for one in passes for number in one)
 
     def _next_pass(self) -> int:
@@ -260,8 +280,8 @@ class Fleet:
         self._busy.remove(number)
         self._answered += 1
         self.on_update()
-        if self._answered % len(self._devices) == 0:
-            self._passes_done.put(self._answered // len(self._devices))
+        if self._answered % self.trainers == 0:
+            self._passes_done.put(self._answered // self.trainers)
         self._fill_slots()
 
     # On a worker thread
@@ -284,8 +304,18 @@ def _allow_descriptors(needed: int) -> None:
 
 
 def _fill(agent: Agent, split: Split, number: int) -> None:
-    """Put a user's history on the device, the validation item last; never the test item."""
+    """Put a user's history on the device: never the test item."""
     items, times = split.train.items_of(number), split.train.times_of(number)
-    events = list(zip(items.tolist(), times.tolist(), strict=True))
-    held_out = (int(split.validation[number]), int(split.validation_times[number]))
-    agent.store.add_interactions([*events, held_out])
+    context = split.train.context_of(number)
+    if not split.repeats:
+        items = np.append(items, split.validation[number])
+        times = np.append(times, split.validation_times[number])
+        context = np.append(context, split.validation_context[number : number + 1], axis=0)
+    agent.store.add_interactions(
+        Interaction(item, at, _named(split.context, ids))
+        for item, at, ids in zip(items.tolist(), times.tolist(), context.tolist(), strict=True)
+    )
+
+
+def _named(fields: Sequence[ContextField], ids: Sequence[int]) -> dict[str, int]:
+    return {field.name: value for field, value in zip(fields, ids, strict=True)}

@@ -13,6 +13,10 @@ and HR@10 and NDCG@10 are their means over all users.
 Who competes in the full rank: every item that the user had not used before the held-out one. So
 for the validation item the training items are masked, and the test item, which lies in the future,
 competes; for the test item the training items and the validation item are masked.
+
+Where users may use an item again (`Split.repeats`), the task is another one: to foresee the next
+action. What was done before may be done again, so nothing is masked and no candidates are drawn:
+the held-out action is ranked among all items, and its one rank gives both pairs of figures.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +29,16 @@ from numpy.typing import NDArray
 from device_sims.datasets.interactions import IntArray
 from device_sims.datasets.split import Split
 
-__all__ = ["TOP", "HeldOut", "Quality", "Scorer", "best_round", "evaluate", "popularity"]
+__all__ = [
+    "TOP",
+    "HeldOut",
+    "Quality",
+    "Scorer",
+    "best_round",
+    "evaluate",
+    "own_frequency",
+    "popularity",
+]
 
 TOP = 10
 _SCORES_AT_ONCE = 1 << 22
@@ -44,7 +57,8 @@ class Quality:
     """How well a model ranks the held-out items; each a mean over all users, from 0 to 1.
 
     Attributes:
-        hr_at_10: Share of users whose item is in the first ten among the 99 candidates.
+        hr_at_10: Share of users whose item is in the first ten among the 99 candidates; of a
+            next-action task, in the first ten of the catalogue.
         ndcg_at_10: The same, discounted by place.
         full_hr_at_10: Share of users whose item is in the first ten of the catalogue.
         full_ndcg_at_10: The same, discounted by place.
@@ -86,9 +100,11 @@ def evaluate(scorer: Scorer, split: Split, *, which: HeldOut) -> Quality:
                 f"{split.item_count} items"
             )
         mine = np.take_along_axis(scores, held_out[users, None], axis=1)
-        rows, items = _used_before(split, users, which)
-        sampled[users] = _sampled_ranks(scores, mine, split.candidates[users])
+        rows, items = _masked(split, users, which)
         full[users] = _full_ranks(scores, mine, rows, items)
+        sampled[users] = (
+            full[users] if split.repeats else _sampled_ranks(scores, mine, split.candidates[users])
+        )
     hr_at_10, ndcg_at_10 = _means(sampled)
     full_hr_at_10, full_ndcg_at_10 = _means(full)
     return Quality(
@@ -103,6 +119,29 @@ def popularity(split: Split) -> Scorer:
     """Return the baseline that every model must beat: an item's count in the training part."""
     counts = np.bincount(split.train.items, minlength=split.item_count).astype(np.float64)
     return lambda users: np.broadcast_to(counts, (len(users), split.item_count))
+
+
+def own_frequency(split: Split, *, which: HeldOut) -> Scorer:
+    """Return the baseline of a next-action task: how often the user did that before.
+
+    An item's share of the training part decides between what the user did equally often.
+
+    Args:
+        split: The data set.
+        which: What is to be ranked: before the test items lies the validation item too.
+    """
+    popular = np.bincount(split.train.items, minlength=split.item_count) / (
+        len(split.train.items) + 1
+    )
+
+    def scores(users: IntArray) -> _Scores:
+        counts = np.tile(popular, (len(users), 1))
+        np.add.at(counts, _trained(split, users), 1.0)
+        if which == "test":
+            counts[np.arange(len(users)), split.validation[users]] += 1.0
+        return counts
+
+    return scores
 
 
 def best_round(validation: Sequence[Quality]) -> int:
@@ -143,15 +182,21 @@ def _full_ranks(scores: _Scores, mine: _Scores, rows: IntArray, items: IntArray)
     return not_below - masked - itself
 
 
-def _used_before(split: Split, users: IntArray, which: HeldOut) -> tuple[IntArray, IntArray]:
-    """Return the items that consecutive `users` had used before: positions in `users`, items."""
-    starts = split.train.starts[users[0] : users[-1] + 2]
-    positions = np.arange(len(users))
-    rows = np.repeat(positions, np.diff(starts))
-    items = split.train.items[starts[0] : starts[-1]]
+def _masked(split: Split, users: IntArray, which: HeldOut) -> tuple[IntArray, IntArray]:
+    """Return the items that are masked for consecutive `users`: positions in `users`, items."""
+    if split.repeats:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    rows, items = _trained(split, users)
     if which == "validation":
         return rows, items
-    return np.append(rows, positions), np.append(items, split.validation[users])
+    return np.append(rows, np.arange(len(users))), np.append(items, split.validation[users])
+
+
+def _trained(split: Split, users: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the training items of consecutive `users`: positions in `users`, items."""
+    starts = split.train.starts[users[0] : users[-1] + 2]
+    rows = np.repeat(np.arange(len(users)), np.diff(starts))
+    return rows, split.train.items[starts[0] : starts[-1]]
 
 
 def _means(ranks: IntArray) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What a run leaves behind: `report.json` for programs, `report.html` for people."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,20 +66,34 @@ class Report:
     """Everything measured in one run; see `Report.to_dict` for the file's layout.
 
     Attributes:
+        notes: what a reader must know about how the data set was made.
+        context: the labels of each context field; id 0 is unknown, id 1 has the first label.
+        features: names of the items' features.
+        next_action: whether the task is to foresee the next action, see `device_sims.protocol`.
+        devices: all of them, and all are evaluated.
+        trainers: those of them that have enough to train on.
         picked_round: position in ``rounds`` of the round reported as final, picked on validation.
+        baselines: test quality of what learns nothing on a device, by name; the first is
+            ``popularity``.
     """
 
     dataset: str
+    notes: Sequence[str]
+    context: Mapping[str, Sequence[str]]
+    features: Sequence[str]
+    recommender: str
+    next_action: bool
     items: int
     interactions: int
     devices: int
+    trainers: int
     passes: int
     versions: int
     wall_seconds: float
     broker: str
     picked_round: int
     rounds: Sequence[Round]
-    popularity: Quality
+    baselines: Mapping[str, Quality]
     updates: UpdateCounts
     uplink: ByteCounts
     downlink: ByteCounts
@@ -100,9 +114,15 @@ class Report:
         """The layout of `report.json`."""
         return {
             "dataset": self.dataset,
+            "notes": list(self.notes),
+            "context": {name: list(labels) for name, labels in self.context.items()},
+            "features": list(self.features),
+            "recommender": self.recommender,
+            "task": "next action" if self.next_action else "new item",
             "items": self.items,
             "interactions": self.interactions,
             "devices": self.devices,
+            "trainers": self.trainers,
             "passes": self.passes,
             "versions": self.versions,
             "wall_seconds": round(self.wall_seconds, 3),
@@ -110,7 +130,7 @@ class Report:
             "quality": {
                 "initial": self.initial.to_dict(),
                 "final": self.final.to_dict(),
-                "popularity": self.popularity.to_dict(),
+                **{name: quality.to_dict() for name, quality in self.baselines.items()},
                 "picked_round": self.rounds[self.picked_round].number,
                 "rounds": [asdict(entry) for entry in self.rounds],
             },
@@ -123,20 +143,15 @@ class Report:
 
     def table(self) -> str:
         """The closing table of a run, as plain text."""
-        before, after, popular = self.initial, self.final, self.popularity
+        columns = {"before": self.initial, "after": self.final, **self.baselines}
         dense = self.uplink.dense_mean or 0
         ratio = f"{dense / self.uplink.mean:.0f} times as much" if self.uplink.mean else "none sent"
         lines = [
-            f"{'':22}{'before':>10}{'after':>10}{'popularity':>12}",
+            f"{'':22}" + "".join(f"{name.replace('_', ' '):>15}" for name in columns),
             *(
-                f"{label:22}{getattr(before, name):>10.3f}{getattr(after, name):>10.3f}"
-                f"{getattr(popular, name):>12.3f}"
-                for label, name in (
-                    ("HR@10", "hr_at_10"),
-                    ("NDCG@10", "ndcg_at_10"),
-                    ("HR@10, full rank", "full_hr_at_10"),
-                    ("NDCG@10, full rank", "full_ndcg_at_10"),
-                )
+                f"{label:22}"
+                + "".join(f"{getattr(quality, name):>15.3f}" for quality in columns.values())
+                for label, name in self._measures()
             ),
             "",
             f"{'bytes up an update':22}{self.uplink.mean:>10,.0f}   dense: {dense:,} ({ratio})",
@@ -148,7 +163,30 @@ class Report:
             f"{'staleness':22}{self.staleness.mean:>10.2f}   at most {self.staleness.max}",
             f"{'wall time':22}{self.wall_seconds:>9.0f}s",
         ]
+        if self.trainers < self.devices:
+            lines.append(
+                f"{'devices that train':22}{self.trainers:>10,}   of {self.devices:,}; "
+                "the others have too little to train on"
+            )
         return "\n".join(lines)
+
+    def remarks(self) -> list[str]:
+        """What belongs beside the table: how quality was measured, and notes on the data."""
+        if not self.next_action:
+            return list(self.notes)
+        task = "Quality is of the next action: its rank among all actions, with nothing masked."
+        return [task, *self.notes]
+
+    def _measures(self) -> list[tuple[str, str]]:
+        """What the table shows of a quality: a label and the attribute's name."""
+        if self.next_action:
+            return [("HR@10, next action", "hr_at_10"), ("NDCG@10, next action", "ndcg_at_10")]
+        return [
+            ("HR@10", "hr_at_10"),
+            ("NDCG@10", "ndcg_at_10"),
+            ("HR@10, full rank", "full_hr_at_10"),
+            ("NDCG@10, full rank", "full_ndcg_at_10"),
+        ]
 
 
 def write_report(report: Report, directory: Path) -> None:
@@ -169,17 +207,18 @@ def _page(report: Report, directory: Path) -> str:
     charts = "\n".join(
         figure.to_html(include_plotlyjs=False, full_html=False) for figure in _figures(report)
     )
+    remarks = "".join(f"<p>{remark}</p>\n" for remark in report.remarks())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Rivulet: {report.dataset}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <script src="plotly.min.js"></script>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
 pre{{background:#f4f4f5;padding:1rem;overflow-x:auto}}</style></head>
-<body><h1>{report.devices:,} devices learned {report.dataset}</h1>
+<body><h1>{report.devices:,} devices learned {report.dataset} with {report.recommender}</h1>
 <p>{report.interactions:,} interactions with {report.items:,} items; none left its device.
 Broker: {report.broker}.</p>
 <pre>{report.table()}</pre>
-{charts}
+{remarks}{charts}
 </body></html>
 """
 
@@ -192,8 +231,12 @@ def _figures(report: Report) -> list[Any]:
     for name, field in (("HR@10", "hr_at_10"), ("NDCG@10", "ndcg_at_10")):
         values = [getattr(entry.test, field) for entry in report.rounds]
         quality.add_scatter(x=numbers, y=values, name=name, mode="lines+markers")
-        level = getattr(report.popularity, field)
-        quality.add_hline(y=level, line_dash="dot", annotation_text=f"popularity {name}")
+        for baseline, level in report.baselines.items():
+            quality.add_hline(
+                y=getattr(level, field),
+                line_dash="dot",
+                annotation_text=f"{baseline.replace('_', ' ')} {name}",
+            )
     quality.update_layout(title="Test quality", xaxis_title="passes", yaxis_range=[0, 1])
     staleness = go.Figure(
         go.Bar(

@@ -20,7 +20,6 @@ from edge_agent.evaluation import Evaluation, evaluate
 from edge_agent.local_update import LocalUpdate, train
 from edge_agent.outbox import Outbox, Transport
 from edge_agent.runtimes.protocol import Runtime
-from edge_agent.sampling import IntArray
 from edge_agent.schedule import Schedule
 from edge_agent.store import Store
 from edge_agent.task import LocalTask
@@ -300,16 +299,17 @@ class Agent:
 
     def _update(self, base: Base) -> Sent | None:
         task = base.task
-        history, private = self._history(task), self.private_parameters(task)
-        training, held_out = self._split(history)
+        private = self.private_parameters(task)
+        history = self._store.history(task.manifest.context).known_to(task.manifest)
+        before = history.before_latest(task.manifest)
+        held_out = self._config.holdout and len(before) > 0
         evaluation = None
-        if held_out is not None:
+        if held_out:
             evaluation = evaluate(
                 task.manifest,
                 base.parameters,
                 private,
                 history,
-                held_out,
                 seed=zlib.crc32(self.device.encode()),
                 scorer=task.scorer,
             )
@@ -317,28 +317,19 @@ class Agent:
             task.manifest,
             base.parameters,
             private,
-            training,
+            before if held_out else history,
             base.announcement.training,
             self._rng,
             task.program,
         )
         return self._send(base, learned, evaluation) if learned.samples else None
 
-    def _split(self, history: IntArray) -> tuple[IntArray, int | None]:
-        """The items to train on, and the latest one if it is held out.
-
-        All of its occurrences are held out: training on an earlier one would show the answer.
-        """
-        if not self._config.holdout or not len(history):
-            return history, None
-        training = history[history != history[-1]]
-        return (training, int(history[-1])) if len(training) else (history, None)
-
     def _send(self, base: Base, learned: LocalUpdate, evaluation: Evaluation | None) -> Sent:
         announcement, specs = base.announcement, base.task.manifest.federated
-        residual = self._store.residual(announcement.task, specs, learned.delta)
-        compensated = compensate(learned.delta, residual)
-        payload = encode_delta(compensated, specs, announcement.codec)
+        codec = announcement.codec
+        residual = self._store.residual(announcement.task, specs, learned.delta, codec)
+        compensated = compensate(learned.delta, residual, codec)
+        payload = encode_delta(compensated, specs, codec, self._rng)
         train_loss = float(learned.losses.mean())
         received_bytes = self._loader.take_received_bytes()
         update = Update(
@@ -354,6 +345,7 @@ class Agent:
             online=self._online,
             private=learned.private,
             residual=leftover(residual, compensated, decode_delta(payload, specs)),
+            residual_updates=codec.residual_updates,
             facts={
                 "next_update_at": self._schedule.not_before,
                 "evaluation": evaluation and asdict(evaluation),
@@ -377,13 +369,6 @@ class Agent:
         from one again: its updates would be taken for duplicates.
         """
         return max(self._store.last_sequence() + 1, int(self._clock()))
-
-    def _history(self, task: LocalTask) -> IntArray:
-        items = self._store.interactions().items
-        known = items < task.manifest.items
-        if not known.all():
-            logger.warning("%d interactions are outside the catalogue", len(items) - known.sum())
-        return items[known]
 
 
 def _metrics(train_loss: float, evaluation: Evaluation | None) -> dict[Metric, float]:

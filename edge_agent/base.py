@@ -24,7 +24,7 @@ class Base:
     Attributes:
         task: the opened task.
         announcement: the version, and the policies in force.
-        parameters: the version's federated parameters, mapped and read only.
+        parameters: the version's federated parameters and the frozen ones, mapped and read only.
     """
 
     task: LocalTask
@@ -66,7 +66,7 @@ class BaseLoader:
         path = self._source.snapshot(announcement.sha256, size_bytes)
         parameters = map_checked(path, task.manifest.federated)
         self._hold(announcement)
-        return Base(task=task, announcement=announcement, parameters=parameters)
+        return Base(task=task, announcement=announcement, parameters={**parameters, **task.frozen})
 
     def take_received_bytes(self) -> int:
         """Bytes that came in since the last call. A file that the device had before costs none."""

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from edge_agent.config import CONFIG_VARIABLE, AgentConfig, load_config
 from edge_agent.errors import AgentError, ConfigError, InteractionError, RuntimeUnavailableError
-from edge_agent.interactions import check_item, import_csv, parse_time
+from edge_agent.interactions import (
+    Interaction,
+    check_context,
+    check_item,
+    import_csv,
+    parse_time,
+)
 from wire.errors import WireError
 
 __all__ = ["main"]
@@ -82,21 +88,24 @@ def _status(config: AgentConfig, _arguments: argparse.Namespace) -> int:
 def _recommend(config: AgentConfig, arguments: argparse.Namespace) -> int:
     from edge_agent.inspection import recommendations
 
-    for item, score in recommendations(config, arguments.top):
+    context = dict(arguments.context)
+    for item, score in recommendations(config, arguments.top, context, again=arguments.again):
         print(f"{item}\t{score:.4f}")
     return 0
 
 
 def _log_event(config: AgentConfig, arguments: argparse.Namespace) -> int:
     from edge_agent.state_dir import open_store
-    from edge_agent.task import known_catalogue
+    from edge_agent.task import known_manifest
 
     now = time.time()
     at = now if arguments.at is None else parse_time(arguments.at, now=now)
     store = open_store(config, create=True)
     try:
-        item = check_item(arguments.item, known_catalogue(store, config.task))
-        added = store.add_interactions([(item, at)])
+        manifest = known_manifest(store, config.task)
+        item = check_item(arguments.item, manifest)
+        context = check_context(dict(arguments.context), manifest)
+        added = store.add_interactions([Interaction(item, at, context)])
     finally:
         store.close()
     print("added" if added else "known already")
@@ -105,7 +114,7 @@ def _log_event(config: AgentConfig, arguments: argparse.Namespace) -> int:
 
 def _import(config: AgentConfig, arguments: argparse.Namespace) -> int:
     from edge_agent.state_dir import open_store
-    from edge_agent.task import known_catalogue
+    from edge_agent.task import known_manifest
 
     store = open_store(config, create=True)
     try:
@@ -115,8 +124,9 @@ def _import(config: AgentConfig, arguments: argparse.Namespace) -> int:
             now=time.time(),
             item_column=arguments.item_column,
             time_column=arguments.time_column,
+            context_columns=arguments.context_column,
             delimiter=arguments.delimiter,
-            catalogue=known_catalogue(store, config.task),
+            manifest=known_manifest(store, config.task),
         )
     finally:
         store.close()
@@ -150,11 +160,16 @@ def _parser() -> argparse.ArgumentParser:
     recommend.add_argument(
         "--top", type=_positive, default=10, metavar="N", help="how many items; default: 10"
     )
+    recommend.add_argument(
+        "--again", action="store_true", help="also items that are in the history already"
+    )
+    _add_context(recommend, "default: as in the newest interaction")
     log_event = _add(commands, _log_event, "log-event", "add one interaction to the history")
     log_event.add_argument(
         "--item", type=int, required=True, metavar="ID", help="item id, from 0 on"
     )
     log_event.add_argument("--at", metavar="TIME", help="unix seconds or ISO 8601; default: now")
+    _add_context(log_event, "default: 0, not known")
     _add_import(commands)
     return parser
 
@@ -168,6 +183,18 @@ def _add(
     command = commands.add_parser(name, help=description, description=description)
     command.set_defaults(run=run)
     return command
+
+
+def _add_context(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--context",
+        type=_context,
+        action="append",
+        default=[],
+        metavar="FIELD=ID",
+        help=f"id of one of the task's context fields, for example daytime=3; may be repeated; "
+        f"{default}",
+    )
 
 
 def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -188,6 +215,14 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="column of times, unix seconds or ISO 8601; default: time",
     )
     command.add_argument(
+        "--context-column",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="column with ids of the task's context field of that name, empty or 0 where it is not "
+        "known; may be repeated",
+    )
+    command.add_argument(
         "--delimiter", type=_character, default=",", metavar="C", help="default: a comma"
     )
     command.set_defaults(run=_import)
@@ -197,6 +232,14 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _context(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    try:
+        return name, int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a field and an id: FIELD=ID") from None
 
 
 def _character(text: str) -> str:

@@ -115,7 +115,7 @@ class LocalTopicConfig:
 
     Attributes:
         broker: that broker.
-        topic: topic filter whose messages are JSON ``{"item": 12, "at": 1700000000.5}``.
+        topic: topic filter whose messages are JSON, see ``interactions.parse_event``.
     """
 
     broker: BrokerConfig

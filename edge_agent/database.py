@@ -53,6 +53,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             next_attempt_at REAL NOT NULL
         )""",
     ),
+    # JSON of an object, context field to id; NULL where nothing is known.
+    ("ALTER TABLE interactions ADD COLUMN context TEXT",),
+    # How many updates the device had made when the row was left out.
+    (
+        "ALTER TABLE residual ADD COLUMN seen INTEGER NOT NULL DEFAULT 0",
+        "UPDATE residual SET seen = "
+        "coalesce((SELECT value FROM counters WHERE name = 'created'), 0)",
+    ),
 )
 
 

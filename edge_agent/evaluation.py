@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ProgramError
+from edge_agent.history import History, IntArray
 from edge_agent.local_update import gather
-from edge_agent.runtimes.protocol import Program
-from edge_agent.sampling import IntArray, absent_items
+from edge_agent.runtimes.protocol import Array, Program
+from edge_agent.sampling import absent_items
 from wire.delta import FloatArray
 from wire.manifest import BatchKind, Manifest
 
@@ -27,9 +28,9 @@ class Evaluation:
     Attributes:
         hr_at_10: 1 when it is among the first ten, else 0.
         ndcg_at_10: 1 / log2(rank + 1) for a rank of 1 to 10, else 0.
-        loss: pointwise: binary cross-entropy, half for the held-out item as a positive and half
-            for the candidates' mean as negatives; pairwise: mean of -log sigmoid(its score minus
-            a candidate's).
+        loss: pairwise: mean of -log sigmoid(its score minus a candidate's); otherwise binary
+            cross-entropy, half for the held-out item as a positive and half for the candidates'
+            mean as negatives.
     """
 
     hr_at_10: float
@@ -41,36 +42,36 @@ def evaluate(
     manifest: Manifest,
     base: Mapping[str, FloatArray],
     private: Mapping[str, FloatArray],
-    history: IntArray,
-    held_out: int,
+    history: History,
     *,
     seed: int,
     scorer: Program,
 ) -> Evaluation | None:
-    """Rank the held-out item against 99 items that the device never interacted with.
+    """Rank the item of the latest interaction against 99 that the device never interacted with.
 
+    It is scored in its own context and after what came before it, see ``History.before_latest``.
     The candidates depend on the seed, the history and the catalogue only, so that the numbers of
     one device can be compared over time. Ties count against the held-out item.
 
     Args:
         manifest: of the task.
-        base: full federated parameters.
+        base: full federated and frozen parameters.
         private: the device's private parameters.
-        history: int64 [n] every item of the history, the held-out one included.
-        held_out: the item to rank.
+        history: every interaction, at least one; the latest is the one held out.
         seed: of the candidates.
         scorer: the manifest's scorer.
 
     Returns:
         None when the device has interacted with every item, so that nothing is left to compare.
     """
-    present = np.unique(np.append(history, held_out))
+    present = np.unique(history.items)
     absent = manifest.items - len(present)
     if not absent:
         return None
     picks = np.random.default_rng(seed).choice(absent, min(CANDIDATES, absent), replace=False)
-    items = np.append(absent_items(present, picks), held_out)
-    scores = score(manifest, base, private, items, scorer).astype(np.float64)
+    items = np.append(absent_items(present, picks), history.items[-1])
+    before, context = history.before_latest(manifest), history.context[-1]
+    scores = score(manifest, base, private, items, before, context, scorer).astype(np.float64)
     others, own = scores[:-1], scores[-1]
     ahead = int((others >= own).sum())
     hit = ahead < TOP
@@ -85,21 +86,30 @@ def recommend(
     manifest: Manifest,
     base: Mapping[str, FloatArray],
     private: Mapping[str, FloatArray],
-    history: IntArray,
+    history: History,
+    context: IntArray,
     top: int,
     *,
+    again: bool = False,
     scorer: Program,
 ) -> list[tuple[int, float]]:
-    """The best-scored items that are not in the history, best first, as (item, score).
+    """The best-scored items, best first, as (item, score).
 
-    The table is scored in portions, so that memory does not depend on the catalogue's width.
+    Args:
+        manifest: of the task.
+        base: full federated and frozen parameters.
+        private: the device's private parameters.
+        history: every interaction.
+        context: int64 [C], the context to recommend in.
+        top: how many items, at least 0.
+        again: whether items of the history may be recommended.
+        scorer: the manifest's scorer.
     """
-    scores = np.empty(manifest.items, np.float32)
-    for first in range(0, manifest.items, ROWS_AT_ONCE):
-        items = np.arange(first, min(first + ROWS_AT_ONCE, manifest.items))
-        scores[items] = score(manifest, base, private, items, scorer)
-    scores[history] = -np.inf
-    count = max(0, min(top, manifest.items - len(np.unique(history))))
+    every = np.arange(manifest.items)
+    scores = score(manifest, base, private, every, history, context, scorer)
+    masked = history.items[:0] if again else history.items
+    scores[masked] = -np.inf
+    count = max(0, min(top, manifest.items - len(np.unique(masked))))
     best = np.argpartition(-scores, count - 1)[:count] if count else np.zeros(0, np.int64)
     order = np.lexsort((best, -scores[best]))
     return [(int(item), float(scores[item])) for item in best[order]]
@@ -110,17 +120,55 @@ def score(
     base: Mapping[str, FloatArray],
     private: Mapping[str, FloatArray],
     items: IntArray,
+    before: History,
+    context: IntArray,
     scorer: Program,
 ) -> NDArray[np.float32]:
     """Raw scores of some items, float32 [len(items)].
 
+    They are scored in portions, so that memory does not depend on the width of the catalogue, and
+    no portion exceeds the scorer's capacity.
+
+    Args:
+        manifest: of the task.
+        base: full federated and frozen parameters.
+        private: the device's private parameters.
+        items: int64 [n] item ids.
+        before: the interactions before the moment, of which the recommender's window takes the
+            newest.
+        context: int64 [C], the context of the moment.
+        scorer: the manifest's scorer.
+
     Raises:
         ProgramError: the scorer does not fit the manifest, failed, or gave no finite scores.
     """
-    scores = scorer.run({**gather(manifest, base, items), **private}).get("score")
-    if scores is None or scores.shape != items.shape or not np.isfinite(scores).all():
-        raise ProgramError(f"the scorer gave no finite score for each of {len(items)} items")
-    return scores.astype(np.float32, copy=False)
+    window = before.recent(manifest.history)
+    most = ROWS_AT_ONCE
+    if scorer.capacity is not None:
+        most = min(most, scorer.capacity.rows - len(window))
+    if most < 1:
+        raise ProgramError(f"the scorer's capacity is too small for a window of {len(window)}")
+    scores = np.empty(len(items), np.float32)
+    for first in range(0, len(items), most):
+        portion = items[first : first + most]
+        # The window's rows follow the candidates', and so do their scores, which nobody asked for.
+        rows = np.append(portion, window)
+        moment = _moment(manifest, len(portion), len(window), context)
+        found = scorer.run({**gather(manifest, base, rows), **private, **moment}).get("score")
+        if found is None or found.shape != rows.shape or not np.isfinite(found).all():
+            raise ProgramError(f"the scorer gave no finite score for each of {len(rows)} rows")
+        scores[first : first + most] = found[: len(portion)]
+    return scores
+
+
+def _moment(
+    manifest: Manifest, candidates: int, before: int, context: IntArray
+) -> dict[str, Array]:
+    """What a scorer is told beside its rows; the window is padded on the left."""
+    history, present = np.zeros(manifest.history, np.int64), np.zeros(manifest.history, np.float32)
+    history[manifest.history - before :] = candidates + np.arange(before)
+    present[manifest.history - before :] = 1.0
+    return {"context": context, "history": history, "present": present}
 
 
 def _loss(kind: BatchKind, own: np.float64, others: NDArray[np.float64]) -> float:

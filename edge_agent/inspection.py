@@ -1,11 +1,16 @@
 """What a person can ask a device, its agent running or not: its state and recommendations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from edge_agent.config import AgentConfig
 from edge_agent.errors import StoreError
 from edge_agent.evaluation import recommend
+from edge_agent.history import UNKNOWN, History, IntArray
+from edge_agent.interactions import check_context
 from edge_agent.runtimes import open_runtime
 from edge_agent.state_dir import open_downloads, open_store
 from edge_agent.task import map_checked, open_task
@@ -68,10 +73,20 @@ def status(config: AgentConfig) -> DeviceStatus:
         store.close()
 
 
-def recommendations(config: AgentConfig, top: int) -> list[tuple[int, float]]:
-    """The best items outside the device's history, from the model on its disk, without network.
+def recommendations(
+    config: AgentConfig, top: int, context: Mapping[str, int], *, again: bool = False
+) -> list[tuple[int, float]]:
+    """The best items, from the model on the device's disk, without network.
+
+    Args:
+        config: settings of the device.
+        top: how many items, at least 0.
+        context: ids of the context to recommend in, by context field; other fields are as in the
+            newest interaction.
+        again: whether items of the history may be recommended.
 
     Raises:
+        InteractionError: the task has no such context field, or no such id of it.
         AgentError: no model was downloaded yet, or it cannot be used.
     """
     store = open_store(config)
@@ -86,14 +101,23 @@ def recommendations(config: AgentConfig, top: int) -> list[tuple[int, float]]:
             base["task"], store=store, source=source, runtime=open_runtime(config.runtime)
         )
         manifest = task.manifest
-        items = store.interactions().items
+        check_context(context, manifest)
+        history = store.history(manifest.context).known_to(manifest)
         return recommend(
             manifest,
-            map_checked(snapshot, manifest.federated),
+            {**map_checked(snapshot, manifest.federated), **task.frozen},
             {**task.initial_private, **store.private(task.id, manifest.private_parameters)},
-            items[items < manifest.items],
+            history,
+            _situation(manifest, history, context),
             top,
+            again=again,
             scorer=task.scorer,
         )
     finally:
         store.close()
+
+
+def _situation(manifest: Manifest, history: History, context: Mapping[str, int]) -> IntArray:
+    newest = history.context[-1] if len(history) else [UNKNOWN] * len(manifest.context)
+    pairs = zip(manifest.context, newest, strict=True)
+    return np.array([context.get(field.name, value) for field, value in pairs], np.int64)

@@ -3,21 +3,47 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from edge_agent.errors import InteractionError
+from wire.manifest import Manifest
 
-__all__ = ["BrokenLine", "ImportReport", "check_item", "import_csv", "parse_event", "parse_time"]
+__all__ = [
+    "BrokenLine",
+    "ImportReport",
+    "Interaction",
+    "check_context",
+    "check_item",
+    "import_csv",
+    "parse_event",
+    "parse_time",
+]
 
-LARGEST_ITEM = (1 << 63) - 1
+LARGEST_ID = (1 << 63) - 1
 LINES_A_TRANSACTION = 2_000
 SHOWN_BROKEN_LINES = 10
 MAX_EVENT_BYTES = 4_096
 FUTURE_TOLERANCE_S = 86_400.0
+
+
+class Interaction(NamedTuple):
+    """One thing that the person did.
+
+    Attributes:
+        item: item id.
+        at: unix seconds.
+        context: ids by context field, as far as they are known; the id 0 is the same as none.
+    """
+
+    item: int
+    at: float
+    context: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +77,54 @@ class ImportReport:
             self.examples.append(BrokenLine(number, reason))
 
 
-def check_item(item: int, catalogue: int | None) -> int:
+def check_item(item: int, manifest: Manifest | None) -> int:
     """The item id itself.
 
     Args:
         item: the id.
-        catalogue: size of the catalogue; None when no manifest is known yet.
+        manifest: of the task; None when it is not known yet.
 
     Raises:
         InteractionError: the id is outside the catalogue.
     """
-    if not 0 <= item <= LARGEST_ITEM:
+    if not 0 <= item <= LARGEST_ID:
         raise InteractionError("expected an id of at least 0", found=f"item is {item}")
-    if catalogue is not None and item >= catalogue:
+    if manifest is not None and item >= manifest.items:
         raise InteractionError(
-            f"the catalogue has {catalogue} items, 0 to {catalogue - 1}", found=f"item is {item}"
+            f"the catalogue has {manifest.items} items, 0 to {manifest.items - 1}",
+            found=f"item is {item}",
         )
     return item
+
+
+def check_context(context: Mapping[str, int], manifest: Manifest | None) -> Mapping[str, int]:
+    """The context itself.
+
+    Args:
+        context: ids by context field.
+        manifest: of the task; None when it is not known yet. Then any field may be given, and
+            what training cannot use is unknown to it.
+
+    Raises:
+        InteractionError: the task has no such field, or an id is outside its size.
+    """
+    for name, value in context.items():
+        found = f"context {name} is {value}"
+        if not 0 <= value <= LARGEST_ID:
+            raise InteractionError(f"expected an id of at least 0 as {name}", found=found)
+        if manifest is not None:
+            size = _size(name, manifest)
+            if value >= size:
+                raise InteractionError(f"{name} has {size} values, 0 to {size - 1}", found=found)
+    return context
+
+
+def _size(name: str, manifest: Manifest) -> int:
+    sizes = {field.name: field.size for field in manifest.context}
+    if name not in sizes:
+        known = ", ".join(sizes) or "none"
+        raise InteractionError(f"the task has no context field {name!r:.60}; it has {known}")
+    return sizes[name]
 
 
 def parse_time(text: str, *, now: float) -> float:
@@ -103,15 +160,16 @@ def parse_time(text: str, *, now: float) -> float:
 
 
 def parse_event(
-    payload: bytes, *, catalogue: int | None, now: float, retained: bool = False
-) -> tuple[int, float]:
-    """Item and unix seconds of a JSON event ``{"item": 12, "at": 1700000000.5}``.
+    payload: bytes, *, manifest: Manifest | None, now: float, retained: bool = False
+) -> Interaction:
+    """An interaction from JSON: ``{"item": 12, "at": 1700000000.5, "context": {"daytime": 3}}``.
 
-    Other keys are ignored, so that a hub may publish one event for several readers.
+    Other keys, and context fields that the task does not have, are ignored, so that a hub may
+    publish one event for several readers.
 
     Args:
         payload: the message as received.
-        catalogue: size of the catalogue; None when no manifest is known yet.
+        manifest: of the task; None when it is not known yet.
         now: unix seconds, for an event without ``at``.
         retained: whether it may have happened long before now: then it needs its ``at``.
 
@@ -126,23 +184,39 @@ def parse_event(
         raise InteractionError("expected JSON") from None
     if not isinstance(event, dict) or type(event.get("item")) is not int:
         raise InteractionError("expected an object with an integer item")
-    at, item = event.get("at"), check_item(event["item"], catalogue)
+    at, item = event.get("at"), check_item(event["item"], manifest)
+    context = _event_context(event.get("context"), manifest)
     if at is not None:
-        return item, parse_time(str(at), now=now)
+        return Interaction(item, parse_time(str(at), now=now), context)
     if retained:
         raise InteractionError("a retained event without its time is ignored")
-    return item, now
+    return Interaction(item, now, context)
+
+
+def _event_context(context: object, manifest: Manifest | None) -> Mapping[str, int]:
+    if context is None:
+        return {}
+    if not isinstance(context, dict):
+        raise InteractionError("expected an object as context")
+    if manifest is not None:
+        names = [field.name for field in manifest.context]
+        context = {name: context[name] for name in names if name in context}
+    for name, value in context.items():
+        if type(value) is not int:
+            raise InteractionError(f"expected an integer as context {name}")
+    return check_context(context, manifest)
 
 
 def import_csv(
     path: Path,
-    add: Callable[[Iterable[tuple[int, float]]], int],
+    add: Callable[[Iterable[Interaction]], int],
     *,
     now: float,
     item_column: str = "item",
     time_column: str = "time",
+    context_columns: Sequence[str] = (),
     delimiter: str = ",",
-    catalogue: int | None = None,
+    manifest: Manifest | None = None,
 ) -> ImportReport:
     """Import a CSV file that has a header; broken lines are skipped and reported.
 
@@ -151,22 +225,27 @@ def import_csv(
 
     Args:
         path: the file, UTF-8.
-        add: stores events and returns how many were new, as ``Store.add_interactions`` does.
+        add: stores interactions and returns how many were new, as ``Store.add_interactions`` does.
         now: unix seconds.
         item_column: header of the column with item ids.
         time_column: header of the column with times.
+        context_columns: headers of the columns with ids of context fields, named after the fields;
+            an empty cell is not known.
         delimiter: one character.
-        catalogue: size of the catalogue; None when no manifest is known yet.
+        manifest: of the task; None when it is not known yet.
 
     Raises:
-        InteractionError: the file cannot be read, or lacks a column.
+        InteractionError: the file cannot be read or lacks a column, or the task has no such
+            context field.
     """
     report = ImportReport()
+    check_context(dict.fromkeys(context_columns, 0), manifest)
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             header = _fields(next(file, ""), delimiter)
-            columns = _columns(path, header, item_column, time_column)
-            events = _events(file, delimiter, columns, catalogue, now, report)
+            columns = _columns(path, header, item_column, time_column, *context_columns)
+            rows = _rows(file, delimiter, columns, report)
+            events = _events(rows, context_columns, manifest, now, report)
             while batch := list(islice(events, LINES_A_TRANSACTION)):
                 added = add(batch)
                 report.added += added
@@ -192,30 +271,45 @@ def _fields(line: str, delimiter: str) -> list[str]:
     return next(csv.reader([line], delimiter=delimiter), [])
 
 
-def _events(
-    lines: Iterable[str],
-    delimiter: str,
-    columns: tuple[int, ...],
-    catalogue: int | None,
-    now: float,
-    report: ImportReport,
-) -> Iterator[tuple[int, float]]:
+def _rows(
+    lines: Iterable[str], delimiter: str, columns: tuple[int, ...], report: ImportReport
+) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line that is not empty, and its cells in some columns."""
     # The header was line 1.
     for number, line in enumerate(lines, 2):
         try:
             row = _fields(line, delimiter)
-            if not row:
-                continue
-            if len(row) <= max(columns):
-                raise InteractionError(f"the line has {len(row)} columns")
-            item, at = (row[column] for column in columns)
-            yield check_item(_integer(item), catalogue), parse_time(at, now=now)
-        except (InteractionError, csv.Error) as error:
+        except csv.Error as error:
+            report.skip(number, str(error))
+            continue
+        if len(row) > max(columns):
+            yield number, [row[column] for column in columns]
+        elif row:
+            report.skip(number, f"the line has {len(row)} columns")
+
+
+def _events(
+    rows: Iterable[tuple[int, list[str]]],
+    names: Sequence[str],
+    manifest: Manifest | None,
+    now: float,
+    report: ImportReport,
+) -> Iterator[Interaction]:
+    for number, (item, at, *cells) in rows:
+        try:
+            pairs = zip(names, cells, strict=True)
+            context = {name: _integer(cell, name) for name, cell in pairs if cell.strip()}
+            yield Interaction(
+                check_item(_integer(item, "item"), manifest),
+                parse_time(at, now=now),
+                check_context(context, manifest),
+            )
+        except InteractionError as error:
             report.skip(number, str(error))
 
 
-def _integer(text: str) -> int:
+def _integer(text: str, name: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InteractionError("expected an integer", found=f"item is {text!r:.60}") from None
+        raise InteractionError("expected an integer", found=f"{name} is {text!r:.60}") from None

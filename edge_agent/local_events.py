@@ -10,7 +10,7 @@ from edge_agent.errors import InteractionError, RefusedConnectionError, StoreErr
 from edge_agent.interactions import parse_event
 from edge_agent.reactor import Reactor
 from edge_agent.state_dir import open_store
-from edge_agent.task import known_catalogue
+from edge_agent.task import known_manifest
 
 __all__ = ["LocalEvents"]
 
@@ -82,8 +82,8 @@ class LocalEvents:
         whether it is known already.
         """
         try:
-            catalogue = known_catalogue(self._store, self._task)
-            event = parse_event(payload, catalogue=catalogue, now=time.time(), retained=retained)
+            manifest = known_manifest(self._store, self._task)
+            event = parse_event(payload, manifest=manifest, now=time.time(), retained=retained)
             if self._store.add_interactions([event]):
                 self._on_added()
         except InteractionError as error:

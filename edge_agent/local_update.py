@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ProgramError, TrainingError
+from edge_agent.history import History, IntArray
 from edge_agent.runtimes.protocol import Array, Program
-from edge_agent.sampling import IntArray, draw_batches
+from edge_agent.sampling import draw_batches
 from wire.delta import Delta, FloatArray, RowBlock, Tensor
 from wire.manifest import Manifest, Role
 from wire.policy import TrainingPolicy
@@ -40,7 +41,7 @@ class LocalUpdate:
 def gather(
     manifest: Manifest, base: Mapping[str, FloatArray], rows: IntArray
 ) -> dict[str, FloatArray]:
-    """The federated parameters as a program takes them: some rows of each table, dense ones whole.
+    """The shared parameters as a program takes them: some rows of each table, others whole.
 
     Args:
         manifest: says which is which.
@@ -48,8 +49,8 @@ def gather(
         rows: int64 [R] row ids.
     """
     return {
-        spec.name: base[spec.name][rows] if spec.role is Role.ROWS else np.asarray(base[spec.name])
-        for spec in manifest.federated
+        spec.name: base[spec.name][rows] if spec.is_table else np.asarray(base[spec.name])
+        for spec in (*manifest.federated, *manifest.frozen_parameters)
     }
 
 
@@ -57,35 +58,35 @@ def train(
     manifest: Manifest,
     base: Mapping[str, FloatArray],
     private: Mapping[str, FloatArray],
-    items: IntArray,
+    history: History,
     policy: TrainingPolicy,
     rng: np.random.Generator,
     program: Program,
 ) -> LocalUpdate:
     """Train on a history, starting from a base version.
 
-    No samples (an empty history, or pairs without any item left to be a negative) give an empty
-    delta and the private parameters as they were.
+    No samples (an empty history, a sequence of one action, or no item left to be a negative where
+    a sample needs one) give an empty delta and the private parameters as they were. A history that
+    is too large for the program is trained on in part, see ``draw_batches``.
 
     Args:
         manifest: of the task.
-        base: full federated parameters, read only where the batches touch them.
+        base: full federated and frozen parameters, read only where the batches touch them.
         private: the device's private parameters; not changed.
-        items: int64 [n] training items, each in the catalogue.
+        history: what to train on, ``History.known_to`` the manifest.
         policy: how to train.
         rng: for negatives and the order of samples.
         program: the manifest's training program.
 
     Raises:
         ProgramError: the program does not fit the manifest, or failed.
-        TrainingError: a result is not finite.
+        TrainingError: a result is not finite, or the program holds not even one sample.
     """
-    batches = draw_batches(manifest.batch, items, manifest.items, policy, rng)
+    batches = draw_batches(manifest, history, policy, rng, program.capacity)
     if not batches.samples:
         return LocalUpdate({}, dict(private), np.zeros(0, np.float32), batches.examples, 0)
     start = gather(manifest, base, batches.rows)
-    rate = np.array(policy.learning_rate, np.float32)
-    outputs = program.run({**start, **private, **batches.inputs, "learning_rate": rate})
+    outputs = program.run({**start, **private, **batches.inputs, **_steering(policy)})
     delta: dict[str, Tensor] = {}
     for spec in manifest.federated:
         change = _result(outputs, f"{spec.name}.new", start[spec.name].shape) - start[spec.name]
@@ -96,6 +97,14 @@ def train(
     }
     losses = _result(outputs, "loss", next(iter(batches.inputs.values())).shape[:1])
     return LocalUpdate(delta, new_private, losses, batches.examples, batches.samples)
+
+
+def _steering(policy: TrainingPolicy) -> dict[str, FloatArray]:
+    return {
+        "learning_rate": np.array(policy.learning_rate, np.float32),
+        "proximal": np.array(policy.proximal, np.float32),
+        "clip": np.array(policy.clip or np.inf, np.float32),
+    }
 
 
 def _result(outputs: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> FloatArray:

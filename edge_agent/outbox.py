@@ -94,6 +94,7 @@ class Outbox:
         online: bool,
         private: Mapping[str, FloatArray],
         residual: Delta,
+        residual_updates: int,
         facts: Mapping[str, Any],
         received_bytes: int,
     ) -> int:
@@ -104,6 +105,7 @@ class Outbox:
             online: whether to send it at once.
             private: the new private parameters.
             residual: the new residual of the rows that it touches.
+            residual_updates: after so many updates that did not touch a row, its residual goes.
             facts: JSON-ready facts to remember with it.
             received_bytes: downloaded for it.
 
@@ -133,6 +135,7 @@ class Outbox:
             entry,
             private=private,
             residual=residual,
+            residual_updates=residual_updates,
             facts=facts,
             received_bytes=received_bytes,
         )
@@ -191,6 +194,10 @@ class Outbox:
         logger.warning("update %d was rejected: %s. %s", entry.sequence, named, advice)
         if reason in KEPT:
             self._store.postpone(entry.sequence, self._clock() + self._wait_s(entry.attempts))
+            return
+        if reason is Refusal.NORM:
+            # On top of a later delta it would only be refused again, and that one with it.
+            self._store.settle(entry.sequence, "rejected")
             return
         try:
             raw = self._store.manifest(entry.task) or b""

@@ -8,9 +8,16 @@ from numpy.typing import NDArray
 
 from edge_agent.database import Database
 from wire.delta import Delta, FloatArray, RowBlock, Tensor
+from wire.feedback import share_left
 from wire.manifest import ParameterSpec, Role
+from wire.policy import CodecPolicy
 
 __all__ = ["Residuals"]
+
+Row = tuple[int, bytes, int]
+
+PRUNED_EVERY = 16
+"""Updates between two looks for rows that are too old: each look reads the whole table."""
 
 WHOLE = 0
 """Row number under which a dense tensor is kept in one piece."""
@@ -19,46 +26,87 @@ WHOLE = 0
 class Residuals:
     """Reads and writes residuals; writing belongs inside a transaction of the caller.
 
-    A tensor's residual is kept by (task, parameter); rows that are zero are not kept.
+    A tensor's residual is kept by (task, parameter); rows that are zero are not kept. Each row has
+    the number of updates that the device had made when the row was left out, so that it ages while
+    it waits without being written.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def read(self, task: str, specs: Sequence[ParameterSpec]) -> dict[str, Tensor]:
-        """All of it."""
+        """All of it, as it was left out."""
         found = ((spec, self._rows(task, spec.name, None)) for spec in specs)
         return {spec.name: _tensor(spec, rows) for spec, rows in found if rows}
 
     def read_touched(
-        self, task: str, specs: Sequence[ParameterSpec], touched: Delta
+        self,
+        task: str,
+        specs: Sequence[ParameterSpec],
+        touched: Delta,
+        *,
+        updates: int,
+        policy: CodecPolicy | None,
     ) -> dict[str, Tensor]:
-        """The rows that a delta touches, as far as they are not zero."""
+        """The rows that a delta touches, as far as they are not zero.
+
+        Args:
+            task: the task.
+            specs: its federated parameters.
+            touched: the delta.
+            updates: how many the device made before.
+            policy: how rows age; None for rows as they were left out.
+        """
         found = (
             (spec, self._rows(task, spec.name, touched[spec.name]))
             for spec in specs
             if spec.name in touched
         )
-        return {spec.name: _tensor(spec, rows) for spec, rows in found if rows}
+        return {
+            spec.name: _tensor(spec, rows, updates=updates, policy=policy)
+            for spec, rows in found
+            if rows
+        }
 
-    def write(self, task: str, rows: Delta) -> None:
-        """Replace these rows (and these dense tensors); others stay as they are."""
+    def write(self, task: str, rows: Delta, *, updates: int) -> None:
+        """Replace these rows (and these dense tensors); others stay as they are.
+
+        Args:
+            task: the task.
+            rows: the new residual of these rows.
+            updates: how many the device made, with the one that left these out.
+        """
         for name, tensor in rows.items():
             number = self._number(task, name)
             ids, values = _as_rows(tensor)
             kept = values.any(axis=1)
             self._database.execute_many(
-                "INSERT OR REPLACE INTO residual VALUES (?, ?, ?)",
-                [(number, *row) for row in _packed(ids[kept], values[kept])],
+                "INSERT OR REPLACE INTO residual VALUES (?, ?, ?, ?)",
+                [(number, *row, updates) for row in _packed(ids[kept], values[kept])],
             )
             self._database.execute_many(
                 "DELETE FROM residual WHERE tensor = ? AND row = ?",
                 [(number, row) for row in ids[~kept].tolist()],
             )
 
-    def _rows(self, task: str, name: str, touched: Tensor | None) -> list[tuple[int, bytes]]:
+    def prune(self, task: str, *, updates: int, most: int) -> None:
+        """Drop, now and then, rows that no update touched for a long time.
+
+        Args:
+            task: the task.
+            updates: how many the device made so far.
+            most: how many may have passed since a row was left out.
+        """
+        if updates % PRUNED_EVERY == 0:
+            self._database.execute(
+                "DELETE FROM residual WHERE seen < ? AND tensor IN "
+                "(SELECT number FROM residual_tensor WHERE task = ?)",
+                (updates - most, task),
+            )
+
+    def _rows(self, task: str, name: str, touched: Tensor | None) -> list[Row]:
         query = (
-            "SELECT row, value FROM residual JOIN residual_tensor ON number = tensor "
+            "SELECT row, value, seen FROM residual JOIN residual_tensor ON number = tensor "
             "WHERE task = ? AND parameter = ?"
         )
         if not isinstance(touched, RowBlock):
@@ -90,9 +138,18 @@ def _packed(ids: NDArray[np.int64], values: FloatArray) -> Iterator[tuple[int, b
     return ((row, raw[at * size : (at + 1) * size]) for at, row in enumerate(ids.tolist()))
 
 
-def _tensor(spec: ParameterSpec, rows: Iterable[tuple[int, bytes]]) -> Tensor:
-    ids, values = zip(*rows, strict=True)
-    flat = np.frombuffer(b"".join(values), np.dtype("<f4")).astype(np.float32)
+def _tensor(
+    spec: ParameterSpec,
+    rows: Iterable[Row],
+    *,
+    updates: int = 0,
+    policy: CodecPolicy | None = None,
+) -> Tensor:
+    ids, raw, seen = zip(*rows, strict=True)
+    values = np.frombuffer(b"".join(raw), np.dtype("<f4")).astype(np.float32)
+    values = values.reshape(len(ids), -1)
+    if policy is not None:
+        values *= share_left(updates + 1 - np.array(seen, np.int64), policy)[:, None]
     if spec.role is Role.ROWS:
-        return RowBlock(np.array(ids, np.int64), flat.reshape(len(ids), spec.shape[1]))
-    return flat.reshape(spec.shape)
+        return RowBlock(np.array(ids, np.int64), values)
+    return values.reshape(spec.shape)

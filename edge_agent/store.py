@@ -7,30 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.database import Database
 from edge_agent.errors import StoreError
+from edge_agent.history import UNKNOWN, History
+from edge_agent.interactions import Interaction
 from edge_agent.residuals import Residuals
 from wire.delta import Delta, FloatArray, Tensor
-from wire.manifest import ParameterSpec
+from wire.manifest import ContextField, ParameterSpec
+from wire.policy import CodecPolicy
 
-__all__ = ["Interactions", "OutboxEntry", "Store", "Waiting"]
+__all__ = ["OutboxEntry", "Store", "Waiting"]
 
 COUNTERS = ("created", "sends", "sent_bytes", "accepted", "duplicate", "rejected", "received_bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Interactions:
-    """The device's history, oldest first; ties in time keep the order of arrival.
-
-    Attributes:
-        items: int64 [n] item ids.
-        at: float64 [n] unix seconds.
-    """
-
-    items: NDArray[np.int64]
-    at: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,21 +106,25 @@ class Store:
 
     # Interactions
 
-    def add_interactions(self, events: Iterable[tuple[int, float]]) -> int:
-        """Add (item, unix seconds) pairs; those already there are left alone.
+    def add_interactions(self, events: Iterable[Interaction]) -> int:
+        """Add interactions; one with the time and item of an earlier one is left alone.
 
         Returns:
             How many were new.
         """
-        statement = "INSERT OR IGNORE INTO interactions (item, at) VALUES (?, ?)"
+        statement = "INSERT OR IGNORE INTO interactions (item, at, context) VALUES (?, ?, ?)"
+        rows = [(event.item, event.at, _packed(event.context)) for event in events]
         with self._database.transaction():
-            return self._database.execute_many(statement, list(events)).rowcount
+            return self._database.execute_many(statement, rows).rowcount
 
-    def interactions(self) -> Interactions:
-        """The whole history, oldest first."""
-        rows = self._database.execute("SELECT item, at FROM interactions ORDER BY at, id")
-        table = np.array(rows.fetchall(), dtype=[("item", np.int64), ("at", np.float64)])
-        return Interactions(np.ascontiguousarray(table["item"]), np.ascontiguousarray(table["at"]))
+    def history(self, fields: Sequence[ContextField] = ()) -> History:
+        """The whole history, oldest first, with the context ids of these fields as they came."""
+        columns = "".join(", coalesce(json_extract(context, ?), ?)" for _ in fields)
+        query = f"SELECT item{columns} FROM interactions ORDER BY at, id"
+        values = tuple(value for field in fields for value in (f'$."{field.name}"', UNKNOWN))
+        rows = self._database.execute(query, values).fetchall()
+        table = np.array(rows, np.int64).reshape(len(rows), 1 + len(fields))
+        return History(np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 1:]))
 
     def count_interactions(self) -> int:
         """Length of the history."""
@@ -158,7 +151,11 @@ class Store:
         return {name: _array(values[name], shape) for name, shape in shapes.items()}
 
     def residual(
-        self, task: str, specs: Sequence[ParameterSpec], touched: Delta | None = None
+        self,
+        task: str,
+        specs: Sequence[ParameterSpec],
+        touched: Delta | None = None,
+        policy: CodecPolicy | None = None,
     ) -> dict[str, Tensor]:
         """What the codec left out so far, over the federated parameters of a task.
 
@@ -166,10 +163,13 @@ class Store:
             task: the task.
             specs: its federated parameters.
             touched: read only the rows of this delta; None reads all.
+            policy: how those rows age; None for rows as they were left out.
         """
         if touched is None:
             return self._residuals.read(task, specs)
-        return self._residuals.read_touched(task, specs, touched)
+        return self._residuals.read_touched(
+            task, specs, touched, updates=self._created(), policy=policy
+        )
 
     # The outbox
 
@@ -183,6 +183,7 @@ class Store:
         *,
         private: Mapping[str, FloatArray],
         residual: Delta,
+        residual_updates: int,
         facts: Mapping[str, Any],
         received_bytes: int,
     ) -> None:
@@ -192,6 +193,7 @@ class Store:
             entry: what is to be sent; its sequence becomes the last one.
             private: the new private parameters.
             residual: replaces these rows of the task's residual.
+            residual_updates: after so many updates that did not touch a row, its residual goes.
             facts: JSON-ready facts to remember with it.
             received_bytes: downloaded for it.
         """
@@ -202,7 +204,9 @@ class Store:
                     "INSERT OR REPLACE INTO private VALUES (?, ?, ?)",
                     (entry.task, name, _bytes(value)),
                 )
-            self._residuals.write(entry.task, residual)
+            updates = self._created() + 1
+            self._residuals.write(entry.task, residual, updates=updates)
+            self._residuals.prune(entry.task, updates=updates, most=residual_updates)
             for name, fact in {**facts, "sequence": entry.sequence}.items():
                 self._put(name, fact)
             sends = entry.attempts
@@ -264,8 +268,14 @@ class Store:
         """Forget a rejected update; ``residual`` has its content and replaces those rows."""
         with self._database.transaction():
             self._delete(entry.sequence)
-            self._residuals.write(entry.task, residual)
+            self._residuals.write(entry.task, residual, updates=self._created())
             self._count(rejected=1)
+
+    def _created(self) -> int:
+        """Updates made so far."""
+        query = "SELECT value FROM counters WHERE name = 'created'"
+        found = self._database.execute(query).fetchone()
+        return int(found[0]) if found else 0
 
     # Inside a transaction
 
@@ -303,6 +313,11 @@ class Store:
 
     def _delete(self, sequence: int) -> None:
         self._database.execute("DELETE FROM outbox WHERE sequence = ?", (sequence,))
+
+
+def _packed(context: Mapping[str, int]) -> str | None:
+    known = {name: value for name, value in context.items() if value != UNKNOWN}
+    return json.dumps(known, separators=(",", ":")) if known else None
 
 
 def _bytes(value: FloatArray) -> bytes:

@@ -1,21 +1,21 @@
 """A task as one device sees it: the checked manifest, loaded programs, mapped parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edge_agent.downloads import BlobSource
-from edge_agent.errors import PermanentDownloadError, ProgramError, TransientDownloadError
-from edge_agent.runtimes.protocol import Program, Runtime
+from edge_agent.errors import PermanentDownloadError, TransientDownloadError
+from edge_agent.runtimes.protocol import Program, ProgramFile, Runtime
 from edge_agent.store import Store
 from wire.delta import FloatArray
 from wire.errors import BundleError
 from wire.manifest import FileEntry, Manifest, ParameterSpec
 from wire.parameters import map_parameters
 
-__all__ = ["LocalTask", "known_catalogue", "map_checked", "open_task"]
+__all__ = ["LocalTask", "known_manifest", "map_checked", "open_task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class LocalTask:
         program: trains.
         scorer: scores candidates.
         initial_private: where the device's private parameters start.
+        frozen: the frozen parameters, mapped and read only.
         received_bytes: what had to come over the network to open it.
     """
 
@@ -36,6 +37,7 @@ class LocalTask:
     program: Program
     scorer: Program
     initial_private: Mapping[str, FloatArray]
+    frozen: Mapping[str, FloatArray]
     received_bytes: int
 
 
@@ -52,21 +54,17 @@ def open_task(task: str, *, store: Store, source: BlobSource, runtime: Runtime) 
     if raw is None:
         raw = source.manifest(task)
     manifest = Manifest.from_json(raw)
-    if runtime.name not in manifest.programs:
-        available = ", ".join(manifest.programs)
-        raise ProgramError(
-            f"the task {manifest.name!r} has no program for the runtime {runtime.name!r}; "
-            f"it has {available}"
-        )
-    paths = (manifest.programs[runtime.name], manifest.scorer, manifest.private)
-    files = program, scorer, private = [manifest.file(path) for path in paths]
+    parts = manifest.program(runtime.name)
+    shared = private, frozen = manifest.file(manifest.private), manifest.file(manifest.frozen)
+    files = {part: _fetch(entry, source) for part, entry in parts.items()}
     opened = LocalTask(
         id=task,
         manifest=manifest,
-        program=_load(program, source, runtime),
-        scorer=_load(scorer, source, runtime),
-        initial_private=_initial(private, manifest, source),
-        received_bytes=len(raw) + sum(file.size_bytes for file in files) if new else 0,
+        program=runtime.open_update(manifest, files),
+        scorer=runtime.open_scorer(manifest, files),
+        initial_private=_copied(_parameters(private, manifest.private_parameters, source)),
+        frozen=_parameters(frozen, manifest.frozen_parameters, source),
+        received_bytes=_size(raw, (*parts.values(), *shared)) if new else 0,
     )
     if new:
         store.keep_manifest(task, raw)
@@ -94,20 +92,28 @@ def map_checked(path: Path, specs: Sequence[ParameterSpec]) -> dict[str, FloatAr
     return {spec.name: mapped[spec.name] for spec in specs}
 
 
-def _load(entry: FileEntry, source: BlobSource, runtime: Runtime) -> Program:
-    return runtime.load(source.file(entry.sha256, entry.size_bytes), entry.sha256)
+def _fetch(entry: FileEntry, source: BlobSource) -> ProgramFile:
+    return ProgramFile(source.file(entry.sha256, entry.size_bytes), entry.sha256)
 
 
-def _initial(entry: FileEntry, manifest: Manifest, source: BlobSource) -> dict[str, FloatArray]:
-    if not manifest.private_parameters:
+def _parameters(
+    entry: FileEntry, specs: Sequence[ParameterSpec], source: BlobSource
+) -> dict[str, FloatArray]:
+    if not specs:
         return {}
-    path = source.file(entry.sha256, entry.size_bytes)
-    mapped = map_checked(path, manifest.private_parameters)
+    return map_checked(source.file(entry.sha256, entry.size_bytes), specs)
+
+
+def _copied(mapped: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     return {name: np.array(value) for name, value in mapped.items()}
 
 
-def known_catalogue(store: Store, task: str | None) -> int | None:
-    """Number of items of a task (None: the adopted one), if its manifest was downloaded before."""
+def _size(raw: bytes, files: Iterable[FileEntry]) -> int:
+    return len(raw) + sum({file.sha256: file.size_bytes for file in files}.values())
+
+
+def known_manifest(store: Store, task: str | None) -> Manifest | None:
+    """The manifest of a task (None: the adopted one), if it was downloaded before."""
     task = task or store.get("task")
     raw = store.manifest(task) if task else None
-    return Manifest.from_json(raw).items if raw else None
+    return Manifest.from_json(raw) if raw else None

@@ -10,15 +10,23 @@ from safetensors.numpy import save_file
 
 from export.errors import ExportError
 from wire.bundle import MANIFEST_FILE, Bundle, file_digest, read_bundle
-from wire.manifest import BatchKind, FileEntry, Manifest, ParameterSpec, Role
+from wire.manifest import (
+    BatchKind,
+    Capacity,
+    ContextField,
+    FileEntry,
+    Manifest,
+    Optimizer,
+    ParameterSpec,
+    Role,
+)
 from wire.policy import CodecPolicy, TrainingPolicy
 
 __all__ = ["Content", "check_free", "write_bundle"]
 
-UPDATE_FILE = "programs/update.onnx"
-SCORER_FILE = "scorer.onnx"
 INITIAL_FILE = "parameters.safetensors"
 PRIVATE_FILE = "private.safetensors"
+FROZEN_FILE = "frozen.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +38,14 @@ class Content:
         recommender: the kind of model, for example ``mf``.
         items: size of the catalogue.
         batch: what a training sample is.
-        parameters: the trained parameters, in the order of tensors on the wire.
+        context: what is known of each interaction beside its item and time.
+        history: how many interactions before a sample the recommender sees.
+        parameters: the parameters, in the order of tensors on the wire.
         values: their start, float32, by name.
-        update: the local update as an ONNX file.
-        scorer: the scorer as an ONNX file.
+        optimizer: which one is compiled into the programs.
+        capacity: of the programs with static shapes, if there are any.
+        programs: for each runtime the paths of its files, by part.
+        files: the content of those files, by path.
         training: the training policy to start with.
         codec: the codec policy to start with.
     """
@@ -42,10 +54,14 @@ class Content:
     recommender: str
     items: int
     batch: BatchKind
+    context: tuple[ContextField, ...] = ()
+    history: int = 0
     parameters: tuple[ParameterSpec, ...]
     values: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
-    update: bytes
-    scorer: bytes
+    optimizer: Optimizer = Optimizer.SGD
+    capacity: Capacity | None = None
+    programs: Mapping[str, Mapping[str, str]]
+    files: Mapping[str, bytes]
     training: TrainingPolicy
     codec: CodecPolicy
 
@@ -86,31 +102,36 @@ def check_free(out: Path, *, overwrite: bool) -> None:
 
 
 def _write_files(content: Content, root: Path) -> None:
-    (root / UPDATE_FILE).parent.mkdir(parents=True)
-    (root / UPDATE_FILE).write_bytes(content.update)
-    (root / SCORER_FILE).write_bytes(content.scorer)
-    private = {spec.name for spec in content.parameters if spec.role is Role.PRIVATE}
-    _save(content, root / INITIAL_FILE, content.values.keys() - private)
-    _save(content, root / PRIVATE_FILE, private)
+    for path, raw in content.files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(raw)
+    _save(content, root / INITIAL_FILE, {Role.DENSE, Role.ROWS})
+    _save(content, root / PRIVATE_FILE, {Role.PRIVATE})
+    _save(content, root / FROZEN_FILE, {Role.FROZEN, Role.FROZEN_ROWS})
     (root / MANIFEST_FILE).write_bytes(_manifest(content, root).to_json())
 
 
-def _save(content: Content, path: Path, names: set[str]) -> None:
-    save_file({name: content.values[name] for name in sorted(names)}, path)
+def _save(content: Content, path: Path, roles: set[Role]) -> None:
+    names = sorted(spec.name for spec in content.parameters if spec.role in roles)
+    save_file({name: content.values[name] for name in names}, path)
 
 
 def _manifest(content: Content, root: Path) -> Manifest:
-    paths = (UPDATE_FILE, SCORER_FILE, INITIAL_FILE, PRIVATE_FILE)
+    paths = (*content.files, INITIAL_FILE, PRIVATE_FILE, FROZEN_FILE)
     return Manifest(
         name=content.name,
         recommender=content.recommender,
         items=content.items,
         batch=content.batch,
+        context=content.context,
+        history=content.history,
         parameters=content.parameters,
-        programs={"onnx": UPDATE_FILE},
-        scorer=SCORER_FILE,
+        optimizer=content.optimizer,
+        capacity=content.capacity,
+        programs=content.programs,
         initial=INITIAL_FILE,
         private=PRIVATE_FILE,
+        frozen=FROZEN_FILE,
         files=tuple(_entry(root, path) for path in paths),
         training=content.training,
         codec=content.codec,

@@ -1,4 +1,4 @@
-"""The command ``rivulet-export``: build, show and publish bundles."""
+"""The command ``rivulet-export``: build, show, verify and publish bundles."""
 
 import argparse
 import logging
@@ -9,10 +9,9 @@ from pathlib import Path
 
 from export.errors import ExportError, RecommenderError
 from export.publish import publish
-from export.table import bundle_table
+from export.table import VERDICT_HEAD, bundle_table, verdict_line
 from wire.bundle import read_bundle
 from wire.errors import PolicyError, WireError
-from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
 
 __all__ = ["main"]
 
@@ -47,36 +46,40 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _build_mf(arguments: argparse.Namespace) -> None:
-    training = TrainingPolicy(
-        learning_rate=arguments.learning_rate,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        negatives=arguments.negatives,
-        interval_s=arguments.interval,
-    )
-    codec = CodecPolicy(
-        mode=arguments.codec, bits=arguments.bits, density=arguments.density, rank=arguments.rank
-    )
-    # Here, so that wrong arguments and the other subcommands do not wait for PyTorch.
-    from export.build import build_mf
+def _build(arguments: argparse.Namespace) -> None:
+    # Here, so that the other subcommands do not wait for PyTorch.
+    from export.build_command import build
 
-    bundle = build_mf(
-        items=arguments.items,
-        dimension=arguments.dimension,
-        loss=arguments.loss,
-        bias=arguments.bias,
-        l2=arguments.l2,
-        item_spread=arguments.item_spread,
-        user_spread=arguments.user_spread,
-        seed=arguments.seed,
-        name=arguments.name,
-        training=training,
-        codec=codec,
-        out=arguments.out,
-        overwrite=arguments.force,
-    )
-    print(f"{bundle.root}: task {bundle.task}")
+    build(arguments.recommender, arguments.options)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from export.build_command import make, recommender_of
+    from export.verify import TOLERANCE, verify
+
+    bundle = read_bundle(arguments.bundle)
+    if arguments.recommender is None:
+        recommender = recommender_of(bundle)
+    else:
+        recommender = make(arguments.recommender, arguments.options)
+    print(f"{VERDICT_HEAD}\n{'-' * len(VERDICT_HEAD)}")
+    verdicts = []
+    for verdict in verify(bundle, recommender, dict(arguments.python), seed=arguments.seed):
+        print(verdict_line(verdict), flush=True)
+        verdicts.append(verdict)
+    if not all(verdict.good for verdict in verdicts):
+        raise ExportError(
+            f"a difference is over the tolerance of {TOLERANCE:g}, or a runtime failed"
+        )
+    if not any(verdict.available for verdict in verdicts[1:]):
+        raise ExportError("none of the bundle's runtimes is installed")
+
+
+def _interpreter(text: str) -> tuple[str, Path]:
+    runtime, _, path = text.partition("=")
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form ort-training=env/bin/python")
+    return runtime, Path(path)
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -97,12 +100,50 @@ def _parser() -> argparse.ArgumentParser:
         "rivulet-export publish bundle --to http://localhost:8080",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="compile a recommender into a bundle")
-    recommenders = build.add_subparsers(required=True, metavar="RECOMMENDER")
-    _add_mf(recommenders)
+    build = commands.add_parser(
+        "build",
+        help="compile a recommender into a bundle",
+        epilog="`rivulet-export build mf --help` lists the options of matrix factorisation; "
+        "what your own factory takes becomes its options.",
+    )
+    build.add_argument(
+        "recommender",
+        help="linear, mf, neumf, fm, two_tower, sasrec, or your own as package.module:factory",
+    )
+    build.add_argument(
+        "options",
+        nargs=argparse.REMAINDER,
+        help="options of the recommender and the bundle; RECOMMENDER --help lists them",
+    )
+    build.set_defaults(run=_build)
     show = commands.add_parser("show", help="check a bundle and print what is in it")
     show.add_argument("bundle", type=Path, help="folder of the bundle")
     show.set_defaults(run=_show)
+    check = commands.add_parser(
+        "verify",
+        help="train some steps on every installed runtime and in PyTorch, and compare",
+        description="Train a few steps from the same start and batches in PyTorch and on every "
+        "runtime of the bundle that is installed. Fails when a runtime's change of the parameters "
+        "differs from PyTorch's by more than rounding.",
+    )
+    check.add_argument("bundle", type=Path, help="folder of the bundle")
+    check.add_argument(
+        "--python",
+        type=_interpreter,
+        action="append",
+        default=[],
+        metavar="RUNTIME=PATH",
+        help="the Python of another environment that holds a runtime, for example "
+        "ort-training=.venv-ort-training/bin/python",
+    )
+    check.add_argument("--seed", type=int, default=0, help="of the batches (default: 0)")
+    check.add_argument(
+        "recommender",
+        nargs="?",
+        help="what the bundle was built from; needed only where `build` did not write it down",
+    )
+    check.add_argument("options", nargs=argparse.REMAINDER, help="options of the recommender")
+    check.set_defaults(run=_verify)
     send = commands.add_parser(
         "publish",
         help="hand a bundle to an aggregator",
@@ -114,58 +155,3 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--token", help=f"bearer token; default: the variable {TOKEN_VARIABLE}")
     send.set_defaults(run=_publish)
     return parser
-
-
-def _add_mf(recommenders: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    mf = recommenders.add_parser(
-        "mf",
-        help="matrix factorisation: a private user vector, a row for each item",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    # Without a default at all, or the help would show one for what has to be given.
-    none = argparse.SUPPRESS
-    mf.add_argument("--items", type=int, required=True, default=none, help="size of the catalogue")
-    mf.add_argument("--out", type=Path, required=True, default=none, help="folder to write")
-    mf.add_argument("--force", action="store_true", help="replace an earlier bundle in --out")
-    mf.add_argument("--name", default="mf", help="what people call the task")
-    mf.add_argument("--dimension", type=int, default=32, help="length of the vectors")
-    mf.add_argument(
-        "--loss",
-        choices=("bce", "bpr"),
-        default="bce",
-        help="bce learns how likely an item is, bpr which of two is preferred",
-    )
-    mf.add_argument("--bias", action="store_true", help="give each item a bias")
-    mf.add_argument("--l2", type=float, default=0.01, help="penalty on the user's vector")
-    mf.add_argument("--item-spread", type=float, default=0.03, help="deviation of rows at start")
-    mf.add_argument("--user-spread", type=float, default=0.1, help="the same of the user's vector")
-    mf.add_argument("--seed", type=int, default=0, help="seed of the start")
-    mf.set_defaults(run=_build_mf)
-    _add_training(mf.add_argument_group("training on the device (can be steered later)"))
-    _add_codec(mf.add_argument_group("encoding of updates (can be steered later)"))
-
-
-def _add_training(group: "argparse._ArgumentGroup") -> None:
-    default = TrainingPolicy()
-    rate, interval = default.learning_rate, default.interval_s
-    group.add_argument("--learning-rate", type=float, default=rate, help="step size of SGD")
-    group.add_argument("--epochs", type=int, default=default.epochs, help="passes an update")
-    group.add_argument("--batch-size", type=int, default=default.batch_size, help="samples a step")
-    group.add_argument(
-        "--negatives", type=int, default=default.negatives, help="sampled negatives a positive"
-    )
-    group.add_argument(
-        "--interval", type=float, default=interval, help="least seconds between two updates"
-    )
-
-
-def _add_codec(group: "argparse._ArgumentGroup") -> None:
-    default, modes = CodecPolicy(), [mode.value for mode in CodecMode]
-    group.add_argument(
-        "--codec", choices=modes, default=default.mode.value, help="how rows are encoded"
-    )
-    group.add_argument("--bits", type=int, default=default.bits, help="bits a value: 1, 2, 4 or 8")
-    group.add_argument(
-        "--density", type=float, default=default.density, help="share of entries top-k keeps"
-    )
-    group.add_argument("--rank", type=int, default=default.rank, help="rank of low-rank factors")

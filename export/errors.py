@@ -1,6 +1,6 @@
 """Errors of the exporter: each message names what is wrong and what to do about it."""
 
-__all__ = ["ExportError", "PublishError", "RecommenderError", "reason"]
+__all__ = ["ExportError", "PublishError", "RecommenderError", "causes", "reason"]
 
 
 class ExportError(Exception):
@@ -15,9 +15,16 @@ class PublishError(ExportError):
     """The aggregator could not be reached, or refused the bundle."""
 
 
+def causes(error: BaseException) -> list[BaseException]:
+    """An error and what it comes from, the first cause last."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return chain
+
+
 def reason(error: BaseException) -> str:
     """The first line of what an error comes from: PyTorch wraps its own in pages of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    first = causes(error)[-1]
+    text = str(first).strip()
+    return text.splitlines()[0] if text else type(first).__name__

@@ -1,6 +1,8 @@
 """From a traced PyTorch graph to a plain ONNX graph, and from that to a model file's bytes."""
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import onnx
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from export.errors import RecommenderError, reason
+from export.onnx_fusion import shrink
+from export.origin import place_of_error, place_of_operator
 from export.quiet import quiet_torch
 
 __all__ = ["IR_VERSION", "OPSET", "convert", "tensor_info", "to_bytes", "to_model"]
@@ -18,6 +22,7 @@ OPSET = 20
 IR_VERSION = 10
 """The newest that ONNX Runtime 1.19, the last one with a training build, still loads."""
 
+_MISSING = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _ELEMENT_TYPES = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64}
 
 
@@ -26,6 +31,7 @@ def convert(
     inputs: Mapping[str, Tensor],
     dynamic: Mapping[str, str],
     outputs: Sequence[str],
+    places: Mapping[str, str],
 ) -> GraphProto:
     """Convert a module to a graph of standard operators.
 
@@ -37,6 +43,7 @@ def convert(
         inputs: examples, by the name that each gets in the graph.
         dynamic: the name of the first dimension of those inputs whose size may vary.
         outputs: names of the results.
+        places: the lines of a person's module that its operators come from, by operator.
 
     Raises:
         RecommenderError: an operator has no standard ONNX form, or a dimension cannot vary.
@@ -54,15 +61,28 @@ def convert(
                 dynamic_shapes=(shapes,),
                 input_names=list(inputs),
                 output_names=list(outputs),
+                optimize=False,
                 verbose=False,
             )
     except Exception as error:  # the exporter raises errors of many unrelated types
-        raise RecommenderError(f"conversion to ONNX failed: {reason(error)}") from error
+        raise RecommenderError(_failure(error, places)) from error
     if program is None:
         raise RecommenderError("conversion to ONNX failed")
+    shrink(program.model)
     model = program.model_proto
     _check_standard(model)
     return _tidy(model.graph)
+
+
+def _failure(error: Exception, places: Mapping[str, str]) -> str:
+    missing = _MISSING.search(reason(error))
+    if missing is None:
+        return f"conversion to ONNX failed{place_of_error(error)} ({reason(error)})"
+    operator = missing[1]
+    return (
+        f"operator {operator}{place_of_operator(places, operator)} has no standard ONNX form; "
+        "write it with other operators"
+    )
 
 
 class _Called(nn.Module):
@@ -110,15 +130,16 @@ def _check_standard(model: ModelProto) -> None:
 
 
 def _tidy(graph: GraphProto) -> GraphProto:
-    names = {info.name: info.name for info in (*graph.input, *graph.output)}
-    for at, constant in enumerate(graph.initializer):
-        constant.name = names.setdefault(constant.name, f"constant_{at}")
-    for at, node in enumerate(graph.node):
-        node.name = f"{node.op_type}_{at}"
-        for result in node.output:
-            names.setdefault(result, node.name if len(node.output) == 1 else f"{result}_{at}")
+    names = {"": "", **{info.name: info.name for info in (*graph.input, *graph.output)}}
+    numbers = count()
+    for constant in graph.initializer:
+        constant.name = names.setdefault(constant.name, f"/{next(numbers)}")
+    for node in graph.node:
+        for result in filter(None, node.output):
+            names.setdefault(result, f"/{next(numbers)}")
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
+        node.ClearField("name")
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")

@@ -1,5 +1,7 @@
 """Take out of a traced graph what computes nothing: products with one, copies to broadcast."""
 
+from itertools import zip_longest
+
 import torch
 from torch import fx
 
@@ -41,16 +43,25 @@ def is_zeros(value: object) -> bool:
 
 
 def _broadcast(node: fx.Node) -> None:
+    """Take away the copies of an operand that the operator makes by itself."""
     left, right = node.args[:2]
     if left is right:
         return
     for expanded, other in ((left, right), (right, left)):
         if not isinstance(expanded, fx.Node) or not isinstance(other, fx.Node):
             continue
-        # Only while the other operand has the full shape does the result keep it.
-        if expanded.target is _aten.expand.default and _form(other) == _form(node):
-            node.replace_input_with(expanded, expanded.all_input_nodes[0])
+        if expanded.target is not _aten.expand.default:
+            continue
+        (source,) = (a for a in expanded.args[:1] if isinstance(a, fx.Node))
+        if _common_size(_size(source), _size(other)) == _size(node):
+            node.replace_input_with(expanded, source)
             return
+
+
+def _common_size(one: list[str], other: list[str]) -> list[str]:
+    """The size that two operands get together; sizes as text, the last dimension last."""
+    pairs = zip_longest(reversed(one), reversed(other), fillvalue="1")
+    return [right if left == "1" else left for left, right in pairs][::-1]
 
 
 def _neutral_in(node: fx.Node) -> fx.Node | None:
@@ -86,6 +97,9 @@ def _constant(value: object) -> float | None:
 
 
 def _form(node: fx.Node) -> tuple[list[str], torch.dtype]:
-    value = node.meta["val"]
-    # Sizes as text: comparing symbolic ones would record guards that bind them.
-    return [str(size) for size in value.shape], value.dtype
+    return _size(node), node.meta["val"].dtype
+
+
+def _size(node: fx.Node) -> list[str]:
+    # As text: comparing symbolic sizes would record guards that bind them.
+    return [str(size) for size in node.meta["val"].shape]

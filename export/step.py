@@ -1,223 +1,159 @@
-"""From a recommender to one training step as a single graph: forward, loss, backward, SGD.
+"""One training step of a recommender: loss, gradient, optimiser.
 
-The way of PyTorch: ``torch.export`` traces the loss, its joint-graph pass appends the backward
-pass. What this module adds makes the graph fit for a device:
-
-- The joint pass knows parameters of fixed shapes only. A gradient of rows comes out of it as "add
-  these values into zeros of the table's shape"; the step adds them into the table itself. That
-  takes the table's size out of the graph, and a dense gradient out of the device's memory.
-- The objective is ``sum(rate * loss)`` with ``rate = -learning_rate * weight``: its gradient *is*
-  the SGD step, and nothing is left to multiply.
+The objective is ``sum(rate * loss)``. With plain SGD and with momentum ``rate`` is the weight of a
+sample times the negated learning rate: the gradient *is* the step, and nothing is left to multiply.
+Where an optimiser needs no dense gradient, that of rows is added into the table itself.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
-from torch.export.experimental import _export_forward_backward
-from torch.export.graph_signature import InputKind, OutputKind
 
-from export.errors import RecommenderError, reason
-from export.quiet import quiet_torch
-from export.recommender import Recommender, example_batch, local_copy
-from export.simplify import is_zeros, simplify
+from export.gradients import trace_gradients
+from export.optimizers import RULES, Gradient
+from export.recommender import (
+    FEDERATED,
+    TRAINED,
+    Dimension,
+    Recommender,
+    batch_inputs,
+    parameter_specs,
+)
+from wire.manifest import Optimizer
 
 __all__ = ["Step", "trace_step"]
 
-# A prime that no model has as a width: a number of rows that leaks into the graph is recognised.
-_TRACED_ROWS = 7_919
-_TRACED_SAMPLES = 13
-_MODULE = "recommender"
 
-_aten = torch.ops.aten
+class Step(nn.Module):
+    """One training step, as a function of tensors that can be exported again.
 
-
-@dataclass(frozen=True)
-class Step:
-    """One step of SGD.
+    It takes the tensors named by `inputs` by position and returns a tuple of those named by
+    `outputs`. Any number of rows R is good, and any number of samples B from 2.
 
     Attributes:
-        graph: takes the parameters, then the batch inputs [B] in the order of `BATCH_INPUTS`, then
-            ``rate`` float32 [B] (each sample's weight times the learning rate, negated). Returns
-            the new parameters, then the losses float32 [B] before the step. Any B of 2 or more,
-            and any number of rows, is good.
-        parameters: names, in the order in which the graph takes and returns them.
+        optimizer: what turns gradients into steps.
+        trained: the trained parameters, in order.
+        state: the optimiser's state; for each the parameter whose shape it has, or None for a
+            float32 []. It starts at zero.
+        frozen: the parameters that the loss may read and nobody trains, in order.
+        anchors: ``<parameter>.start`` for each federated parameter, the value that the proximal
+            term pulls it back to, and that parameter; empty without that term.
+        batch: the batch inputs in order.
+        scaled: whether ``rate`` and ``pull`` are multiplied by -learning_rate.
+        places: the lines of the loss that its operators come from, by operator; for errors.
     """
 
-    graph: fx.GraphModule
-    parameters: tuple[str, ...]
+    def __init__(
+        self,
+        gradients: fx.GraphModule,
+        recommender: Recommender,
+        optimizer: Optimizer,
+        *,
+        proximal: bool,
+        places: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__()
+        rule, specs = RULES[optimizer], parameter_specs(recommender)
+        self.gradients, self.optimizer, self.scaled = gradients, optimizer, rule.scaled
+        self.trained = tuple(spec.name for spec in specs if spec.role in TRAINED)
+        self.frozen = tuple(spec.name for spec in specs if spec.role not in TRAINED)
+        slots = {f"{name}.{slot}": name for name in self.trained for slot in rule.slots}
+        self.state: Mapping[str, str | None] = {**slots, **dict.fromkeys(rule.shared)}
+        federated = [spec.name for spec in specs if spec.role in FEDERATED and proximal]
+        self.anchors = {f"{name}.start": name for name in federated}
+        self.batch, self.places = batch_inputs(recommender), places
+        self._specs = {spec.name: spec for spec in specs}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs in order.
+
+        The trained parameters, `state`, `frozen`, `anchors`, `batch`; then ``rate`` float32 [B],
+        the weight of each sample; with anchors ``pull`` float32 [], the proximal weight. If
+        `scaled`, both are multiplied by -learning_rate; else ``learning_rate`` float32 [] follows.
+        """
+        tensors = (*self.trained, *self.state, *self.frozen, *self.anchors, *self.batch, "rate")
+        pull = ("pull",) if self.anchors else ()
+        return (*tensors, *pull) if self.scaled else (*tensors, *pull, "learning_rate")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs in order.
+
+        ``<name>.new`` of the trained parameters and of `state`, then ``losses`` float32 [B], from
+        before the step and not weighed.
+        """
+        return (*(f"{name}.new" for name in (*self.trained, *self.state)), "losses")
+
+    def shapes(self, rows: Dimension, samples: Dimension) -> dict[str, tuple[Dimension, ...]]:
+        """The shape of each input, in order, for R rows and B samples or for their names."""
+        return {name: self._shape(name, rows, samples) for name in self.inputs}
+
+    def examples(self, rows: int, samples: int) -> dict[str, Tensor]:
+        """Tensors of zeros for the inputs, in order: to export the step with."""
+        return {
+            name: torch.zeros(
+                [int(n) for n in shape],
+                dtype=self.batch[name].dtype if name in self.batch else None,
+            )
+            for name, shape in self.shapes(rows, samples).items()
+        }
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One step; `inputs` and `outputs` name the tensors."""
+        values = dict(zip(self.inputs, inputs, strict=True))
+        known = (*self.trained, *self.frozen, *self.batch, "rate")
+        parts, losses = self.gradients(*(values[name] for name in known))
+        gradients = {name: Gradient(*part) for name, part in zip(self.trained, parts, strict=True)}
+        for anchor, name in self.anchors.items():
+            distance = values[name] - values[anchor]
+            gradients[name] = gradients[name].plus(values["pull"] * distance)
+        advanced = self._advance(values, gradients)
+        return (*(advanced[name] for name in (*self.trained, *self.state)), losses)
+
+    def _shape(self, name: str, rows: Dimension, samples: Dimension) -> tuple[Dimension, ...]:
+        if name in self.batch:
+            return self.batch[name].shape(samples)
+        if name == "rate":
+            return (samples,)
+        parameter = {**self.state, **self.anchors}.get(name, name)
+        spec = self._specs.get(str(parameter))
+        if spec is None:
+            return ()
+        return (rows, *spec.shape[1:]) if spec.is_table else spec.shape
+
+    def _advance(
+        self, values: Mapping[str, Tensor], gradients: Mapping[str, Gradient]
+    ) -> dict[str, Tensor]:
+        rule = RULES[self.optimizer]
+        rates = () if self.scaled else (values["learning_rate"],)
+        common, shared = rule.prepare(rates, tuple(values[name] for name in rule.shared))
+        advanced = dict(zip(rule.shared, shared, strict=True))
+        for name in self.trained:
+            slots = [f"{name}.{slot}" for slot in rule.slots]
+            state = tuple(values[slot] for slot in slots)
+            new = rule.advance(values[name], gradients[name], state, common)
+            advanced |= zip((name, *slots), new, strict=True)
+        return advanced
 
 
-def trace_step(recommender: Recommender) -> Step:
+def trace_step(
+    recommender: Recommender, optimizer: Optimizer = Optimizer.SGD, *, proximal: bool = False
+) -> Step:
     """Trace a recommender into one training step.
 
+    Args:
+        recommender: the model; it is not changed.
+        optimizer: what turns gradients into steps.
+        proximal: whether the step pulls the federated parameters back to their start, by the
+            gradient of proximal / 2 * |parameter - start|^2 (FedProx: Li et al., MLSys 2020,
+            equation 2).
+
     Raises:
-        RecommenderError: the loss cannot be traced, has a wrong shape, leaves a parameter out,
-            changes a buffer, or depends on the number of rows.
+        RecommenderError: the recommender breaks a rule; or its loss cannot be traced, has a wrong
+            shape, leaves a parameter out, changes a buffer, or depends on the number of rows.
     """
-    local = local_copy(recommender, _TRACED_ROWS)
-    batch = example_batch(recommender, _TRACED_SAMPLES, _TRACED_ROWS)
-    _try_loss(local, batch)
-    step = _to_step(_trace_joint(local, batch))
-    _check_rows_free(step.graph.graph)
-    return step
-
-
-class _Objective(nn.Module):
-    def __init__(self, recommender: Recommender) -> None:
-        super().__init__()
-        self.recommender = recommender
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        *batch, rate = inputs
-        losses = self.recommender.loss(*batch)
-        return (rate * losses).sum(), losses.detach()
-
-
-def _try_loss(recommender: Recommender, batch: Mapping[str, Tensor]) -> None:
-    losses = recommender.loss(*batch.values())
-    if losses.shape != (_TRACED_SAMPLES,) or losses.dtype is not torch.float32:
-        raise RecommenderError(
-            f"loss() returned {losses.dtype} {list(losses.shape)} for {_TRACED_SAMPLES} samples; "
-            f"expected torch.float32 [{_TRACED_SAMPLES}], a loss for each"
-        )
-    if not losses.requires_grad:
-        raise RecommenderError("loss() depends on no parameter")
-    names, parameters = zip(*recommender.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
-    for name, gradient in zip(names, gradients, strict=True):
-        if gradient is None:
-            raise RecommenderError(f"parameter {name!r} takes no part in the loss; remove it")
-
-
-def _trace_joint(recommender: Recommender, batch: Mapping[str, Tensor]) -> ExportedProgram:
-    inputs = (*batch.values(), torch.ones(_TRACED_SAMPLES))
-    shapes = (({0: Dim("B")},) * len(inputs),)
-    try:
-        with quiet_torch():
-            forward = torch.export.export(_Objective(recommender), inputs, dynamic_shapes=shapes)
-            _lower_embeddings(forward.graph)
-            return _export_forward_backward(forward)
-    except RecommenderError:
-        raise
-    except Exception as error:  # torch.export raises errors of many unrelated types
-        raise RecommenderError(f"the loss cannot be traced: {reason(error)}") from error
-
-
-def _lower_embeddings(graph: fx.Graph) -> None:
-    # The backward pass of an embedding clamps the ids to the traced number of rows.
-    for node in graph.find_nodes(op="call_function", target=_aten.embedding.default):
-        table, ids, *options = node.args
-        if options[:1] not in ([], [-1]) or any(options[1:]) or node.kwargs:
-            raise RecommenderError(
-                "an embedding with padding_idx, scale_grad_by_freq or sparse cannot be exported; "
-                "index the table instead, as in self.table[item]"
-            )
-        node.target, node.args = _aten.index.Tensor, (table, [ids])
-
-
-def _to_step(joint: ExportedProgram) -> Step:
-    graph = joint.graph
-    simplify(graph)
-    _hold_constants(joint)
-    parameters = _parameter_inputs(joint)
-    gradients, losses = _outputs(joint)
-    output = graph.output_node()
-    with graph.inserting_before(output):
-        trained = [_descend(graph, parameters[name], gradients[name]) for name in parameters]
-    output.args = ((*trained, losses),)
-    graph.eliminate_dead_code()
-    graph.lint()
-    return Step(fx.GraphModule(joint.graph_module, graph), tuple(parameters))
-
-
-def _hold_constants(joint: ExportedProgram) -> None:
-    """Turn the inputs that stand for buffers and constants into attributes of the module."""
-    values = {**joint.state_dict, **joint.constants}
-    for spec in joint.graph_signature.input_specs:
-        if spec.kind in (InputKind.PARAMETER, InputKind.USER_INPUT):
-            continue
-        node = _placeholder(joint, spec.arg.name)
-        joint.graph_module.register_buffer(node.name, values[spec.target])
-        with joint.graph.inserting_before(node):
-            node.replace_all_uses_with(joint.graph.get_attr(node.name))
-        joint.graph.erase_node(node)
-
-
-def _parameter_inputs(joint: ExportedProgram) -> dict[str, fx.Node]:
-    return {
-        _parameter_name(spec.target): _placeholder(joint, spec.arg.name)
-        for spec in joint.graph_signature.input_specs
-        if spec.kind is InputKind.PARAMETER
-    }
-
-
-def _outputs(joint: ExportedProgram) -> tuple[dict[str, fx.Node], fx.Node]:
-    """The gradient of each parameter, and the losses of the samples."""
-    gradients: dict[str, fx.Node] = {}
-    nodes = joint.graph.output_node().args[0]
-    for spec, node in zip(joint.graph_signature.output_specs, nodes, strict=True):
-        if spec.kind is OutputKind.GRADIENT_TO_PARAMETER:
-            gradients[_parameter_name(spec.target)] = node
-        elif spec.kind is OutputKind.USER_OUTPUT:
-            losses = node
-        elif spec.kind is not OutputKind.LOSS_OUTPUT:
-            raise RecommenderError(f"loss() changes {spec.target} in place; it must not")
-    return gradients, losses
-
-
-def _placeholder(joint: ExportedProgram, name: str) -> fx.Node:
-    inputs: dict[str, fx.Node] = {n.name: n for n in joint.graph.find_nodes(op="placeholder")}
-    return inputs[name]
-
-
-def _parameter_name(target: str | None) -> str:
-    return str(target).removeprefix(f"{_MODULE}.")
-
-
-def _descend(graph: fx.Graph, parameter: fx.Node, gradient: fx.Node) -> fx.Node:
-    """The parameter plus its gradient, which the objective has already scaled to a step."""
-    for term in _terms(gradient):
-        if _is_row_update(term):
-            arguments = (parameter, *term.args[1:])
-            parameter = graph.call_function(_aten.index_put.default, arguments)
-        else:
-            parameter = graph.call_function(_aten.add.Tensor, (parameter, term))
-    return parameter
-
-
-def _terms(gradient: fx.Node) -> Iterator[fx.Node]:
-    """The summands of a gradient: one for each place where the loss reads the parameter."""
-    summands = [argument for argument in gradient.args if isinstance(argument, fx.Node)]
-    if gradient.target is _aten.add.Tensor and len(summands) == 2 and not gradient.kwargs:
-        for summand in summands:
-            yield from _terms(summand)
-    else:
-        yield gradient
-
-
-def _is_row_update(term: fx.Node) -> bool:
-    accumulates = term.target is _aten.index_put.default and term.args[3:] == (True,)
-    return accumulates and is_zeros(term.args[0])
-
-
-def _check_rows_free(graph: fx.Graph) -> None:
-    for node in graph.nodes:
-        numbers = _numbers((node.args, node.kwargs))
-        if any(number and number % _TRACED_ROWS == 0 for number in numbers):
-            raise RecommenderError(
-                f"the loss or its gradient ({node.target}) depends on the number of rows, which "
-                "is another one on each device; use only the rows of the batch"
-            )
-
-
-def _numbers(argument: object) -> Iterator[float]:
-    if isinstance(argument, int | float):
-        yield argument
-    elif isinstance(argument, Mapping):
-        yield from _numbers(tuple(argument.values()))
-    elif isinstance(argument, tuple | list):
-        for part in argument:
-            yield from _numbers(part)
+    gradients, places = trace_gradients(recommender)
+    return Step(gradients, recommender, optimizer, proximal=proximal, places=places)

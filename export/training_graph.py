@@ -1,19 +1,23 @@
-"""The local update as one ONNX graph: the steps of SGD, looped inside it by a ``Scan``.
+"""The local update as one ONNX graph: the steps, looped inside it by a ``Scan``.
 
 Inputs, in this order:
 
-- each parameter under its own name: a ``rows`` parameter as the local table float32 [R, width],
-  others float32 in full shape;
-- ``learning_rate`` float32 [];
-- the batches of `BATCH_INPUTS` and ``weight`` float32, each [S, B]: S steps of B samples. Positions
-  count in the local tables. A sample of weight 0 is padding and changes nothing.
+- each parameter under its own name: a table (roles ``rows`` and ``frozen-rows``) as the local one,
+  float32 [R, width], others float32 in full shape;
+- ``learning_rate``, ``proximal`` and ``clip``, each float32 []: ``proximal`` is mu of FedProx, 0
+  for none; ``clip`` bounds the L2 norm of the delta over the federated parameters, +inf for none;
+- the batches of `batch_inputs`, [S, B] or [S, B, width]: S steps of B samples. Positions count in
+  the local tables;
+- ``weight`` float32 [S, B]. A sample of weight 0 is padding and adds nothing to a gradient.
 
-Outputs: ``<parameter>.new`` for each parameter, and ``loss`` float32 [S], the weighted mean of each
-step's losses before that step: sum(weight * loss) / max(sum(weight), 1).
+Outputs: ``<parameter>.new`` for each trained parameter, and ``loss`` float32 [S], the weighted mean
+of each step's losses before that step: sum(weight * loss) / max(sum(weight), 1).
 
-A step is p <- p - learning_rate * d/dp sum(weight * loss): the sum over the batch, not its mean,
-so the learning rate is that of plain SGD, sample by sample, and does not change its meaning with
-the batch size.
+A step goes along the gradient of sum(weight * loss), the sum over the batch and not its mean, plus
+proximal / 2 * |parameter - start|^2 over the federated parameters. So with SGD the learning rate is
+that of single samples, and does not change its meaning with the batch size. After the last step, a
+delta longer than ``clip`` is scaled down to it; private parameters do not count and stay as they
+are.
 
 R, S and B may be any size from 1; memory and time depend on them and not on the catalogue. Run it
 on one thread (``intra_op_num_threads=1``): ONNX Runtime adds rows that occur twice in a batch
@@ -21,105 +25,129 @@ without a lock when it spreads a large batch over threads (microsoft/onnxruntime
 one is faster anyhow.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from export.onnx_graph import convert, tensor_info, to_model
-from export.recommender import BATCH_INPUTS, Recommender, example_batch, parameter_specs
-from export.step import trace_step
-from wire.manifest import ParameterSpec, Role
+from export.clipping import clipping
+from export.onnx_graph import tensor_info, to_model
+from export.recommender import (
+    FEDERATED,
+    TRAINED,
+    BatchInput,
+    Dimension,
+    Recommender,
+    batch_inputs,
+    parameter_specs,
+)
+from export.step import Step, trace_step
+from export.step_graph import step_graph, without_pull, zeros_like
+from wire.manifest import Optimizer, ParameterSpec
 
 __all__ = ["training_program"]
 
-_EXAMPLE_ROWS = 11
-_EXAMPLE_SAMPLES = 5
-# The names in the body of the loop must differ from those around it.
-_BODY = "step."
 
-
-def training_program(recommender: Recommender) -> ModelProto:
+def training_program(recommender: Recommender, optimizer: Optimizer = Optimizer.SGD) -> ModelProto:
     """Compile the local update of a recommender; the values of its parameters play no part.
 
     Raises:
         RecommenderError: the recommender breaks a rule, or cannot be exported.
     """
-    parameters = parameter_specs(recommender)
-    body = _step_graph(recommender, parameters)
-    batch = BATCH_INPUTS[recommender.batch]
-    names = [spec.name for spec in parameters]
-    loop = helper.make_node(
-        "Scan",
-        [*names, *batch, "rate"],
-        [*(f"{name}.new" for name in names), "losses"],
+    specs = {spec.name: spec for spec in parameter_specs(recommender)}
+    trained = [spec for spec in specs.values() if spec.role in TRAINED]
+    ends = {
+        spec.name: f"/end/{spec.name}" if spec.role in FEDERATED else f"{spec.name}.new"
+        for spec in trained
+    }
+    clipped = {name: end for name, end in ends.items() if specs[name].role in FEDERATED}
+    batch = {**batch_inputs(recommender), "weight": BatchInput(torch.float32)}
+    step = trace_step(recommender, optimizer, proximal=True)
+    body = step_graph(step)
+    # A loop of its own, because the proximal term costs each step a pass over the tables.
+    steps = helper.make_node(
+        "If",
+        ["/plain"],
+        [*ends.values(), "/losses"],
         name="steps",
-        num_scan_inputs=len(batch) + 1,
-        body=body,
+        then_branch=_loop(step, without_pull(step, body)),
+        else_branch=_loop(step, body),
     )
-    steps = {**batch, "weight": torch.float32}
     return to_model(
         helper.make_graph(
-            [*_rate(), loop, *_weighted_mean()],
+            [
+                *_rates(step.scaled),
+                *_zeros(step),
+                helper.make_node("Equal", ["proximal", zeros_like(None)], ["/plain"]),
+                steps,
+                *clipping(clipped),
+                *_weighted_mean(),
+            ],
             "local update",
             [
-                *(_parameter_info(spec) for spec in parameters),
-                tensor_info("learning_rate", torch.float32, []),
-                *(tensor_info(name, dtype, ["S", "B"]) for name, dtype in steps.items()),
+                *map(_parameter_info, specs.values()),
+                *(tensor_info(n, torch.float32, ()) for n in ("learning_rate", "proximal", "clip")),
+                *(tensor_info(n, what.dtype, what.shape("S", "B")) for n, what in batch.items()),
             ],
             [
-                *(_parameter_info(spec, ".new") for spec in parameters),
+                *(_parameter_info(spec, ".new") for spec in trained),
                 tensor_info("loss", torch.float32, ["S"]),
             ],
             initializer=[
-                numpy_helper.from_array(np.array([1], np.int64), "sample_axis"),
-                numpy_helper.from_array(np.array(1, np.float32), "one"),
+                numpy_helper.from_array(np.array([1], np.int64), "/sample_axis"),
+                numpy_helper.from_array(np.array(0, np.float32), zeros_like(None)),
+                numpy_helper.from_array(np.array(1, np.float32), "/one"),
             ],
         )
     )
 
 
-def _step_graph(recommender: Recommender, parameters: Sequence[ParameterSpec]) -> GraphProto:
-    step = trace_step(recommender)
-    specs = {spec.name: spec for spec in parameters}
-    trained = [specs[name] for name in step.parameters]
-    batch = example_batch(recommender, _EXAMPLE_SAMPLES, _EXAMPLE_ROWS)
-    tables = {spec.name: torch.zeros(_example_shape(spec)) for spec in trained}
-    inputs = {**tables, **batch, "rate": torch.ones(_EXAMPLE_SAMPLES)}
-    dynamic = {spec.name: "R" for spec in trained if spec.role is Role.ROWS}
-    dynamic |= dict.fromkeys([*batch, "rate"], "B")
-    return convert(
-        step.graph,
-        {_BODY + name: value for name, value in inputs.items()},
-        {_BODY + name: dimension for name, dimension in dynamic.items()},
-        [*(f"{_BODY}{name}.new" for name in tables), f"{_BODY}losses"],
+def _loop(step: Step, body: GraphProto) -> GraphProto:
+    """All steps, as the branch of an ``If``: the trained parameters' ends, then losses [S, B]."""
+    scanned = (*step.batch, "rate")
+    ends = [f"/last/{name}" for name in (*step.trained, *step.state)]
+    loop = helper.make_node(
+        "Scan",
+        [*step.trained, *map(zeros_like, step.state.values()), *step.batch, "/rate"],
+        [*ends, "/last/losses"],
+        num_scan_inputs=len(scanned),
+        body=body,
     )
+    outputs = [*ends[: len(step.trained)], "/last/losses"]
+    infos = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    return helper.make_graph([loop], "loop", [], infos)
 
 
-def _rate() -> list[NodeProto]:
+def _rates(scaled: bool) -> list[NodeProto]:
     # To change the reduction, change the rate: it is all that a step sees of the weights.
+    if not scaled:
+        return [helper.make_node("Identity", ["weight"], ["/rate"])]
     return [
-        helper.make_node("Neg", ["learning_rate"], ["descent"]),
-        helper.make_node("Mul", ["weight", "descent"], ["rate"]),
+        helper.make_node("Neg", ["learning_rate"], ["/descent"]),
+        helper.make_node("Mul", ["weight", "/descent"], ["/rate"]),
+        helper.make_node("Mul", ["proximal", "/descent"], ["/pull"]),
     ]
+
+
+def _zeros(step: Step) -> list[NodeProto]:
+    """The start of the optimiser's state."""
+    nodes: list[NodeProto] = []
+    for parameter in dict.fromkeys(filter(None, step.state.values())):
+        nodes.append(helper.make_node("Shape", [parameter], [f"/shape/{parameter}"]))
+        zeros = zeros_like(parameter)
+        nodes.append(helper.make_node("ConstantOfShape", [f"/shape/{parameter}"], [zeros]))
+    return nodes
 
 
 def _weighted_mean() -> list[NodeProto]:
     return [
-        helper.make_node("Mul", ["losses", "weight"], ["weighted"]),
-        helper.make_node("ReduceSum", ["weighted", "sample_axis"], ["sum"], keepdims=0),
-        helper.make_node("ReduceSum", ["weight", "sample_axis"], ["weights"], keepdims=0),
-        helper.make_node("Max", ["weights", "one"], ["divisor"]),
-        helper.make_node("Div", ["sum", "divisor"], ["loss"]),
+        helper.make_node("Mul", ["/losses", "weight"], ["/weighted"]),
+        helper.make_node("ReduceSum", ["/weighted", "/sample_axis"], ["/sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["weight", "/sample_axis"], ["/weights"], keepdims=0),
+        helper.make_node("Max", ["/weights", "/one"], ["/divisor"]),
+        helper.make_node("Div", ["/sum", "/divisor"], ["loss"]),
     ]
 
 
-def _example_shape(spec: ParameterSpec) -> tuple[int, ...]:
-    return (_EXAMPLE_ROWS, *spec.shape[1:]) if spec.role is Role.ROWS else spec.shape
-
-
 def _parameter_info(spec: ParameterSpec, suffix: str = "") -> ValueInfoProto:
-    rows = spec.role is Role.ROWS
-    shape: list[int | str] = ["R", *spec.shape[1:]] if rows else [*spec.shape]
+    shape: tuple[Dimension, ...] = ("R", *spec.shape[1:]) if spec.is_table else spec.shape
     return tensor_info(spec.name + suffix, torch.float32, shape)

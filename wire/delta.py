@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Delta", "FloatArray", "RowBlock", "Tensor", "add", "scale", "squared_norm"]
+__all__ = ["Delta", "FloatArray", "RowBlock", "Tensor", "add", "squared_norm"]
 
 FloatArray = NDArray[np.float32]
 
@@ -40,11 +40,6 @@ def add(left: Delta, right: Delta, factor: float = 1.0) -> dict[str, Tensor]:
     """The sum left + factor * right; what only one side has counts as zero in the other."""
     names = [*left, *(name for name in right if name not in left)]
     return {name: _add(left.get(name), right.get(name), factor) for name in names}
-
-
-def scale(delta: Delta, factor: float) -> dict[str, Tensor]:
-    """Every value times ``factor``."""
-    return {name: _scale(tensor, factor) for name, tensor in delta.items()}
 
 
 def squared_norm(delta: Delta) -> float:

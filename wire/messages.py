@@ -235,8 +235,8 @@ class Announcement:
             3: bytes.fromhex(self.sha256),
             4: self.size_bytes,
             5: self.paused,
-            6: [t.learning_rate, t.epochs, t.batch_size, t.negatives, t.interval_s],
-            7: [tuple(CodecMode).index(c.mode), c.bits, c.density, c.rank],
+            6: list(t.to_dict().values()),
+            7: [tuple(CodecMode).index(c.mode), *list(c.to_dict().values())[1:]],
         }
         return _dump(body)
 
@@ -250,8 +250,8 @@ class Announcement:
             sha256=fields.octets(3, 32).hex(),
             size_bytes=fields.integer(4, 0, MAX_BLOB_BYTES),
             paused=fields.boolean(5),
-            training=_policy(TrainingPolicy, fields.array(6, 5)),
-            codec=_policy(CodecPolicy, _named_mode(fields.array(7, 4))),
+            training=_policy(TrainingPolicy, fields.array(6, 7)),
+            codec=_policy(CodecPolicy, _named_mode(fields.array(7, 10))),
         )
         fields.done()
         return announcement

@@ -8,18 +8,32 @@ from typing import Any, Self
 from wire.checks import Fields
 from wire.errors import PolicyError
 
-__all__ = ["CodecMode", "CodecPolicy", "TrainingPolicy"]
+__all__ = ["MAX_RANK", "CodecMode", "CodecPolicy", "TrainingPolicy"]
 
 MAX_EPOCHS = 100
 MAX_BATCH = 65_536
+MAX_RANK = 16
 
 
 class CodecMode(StrEnum):
-    """How the item rows of a delta are encoded."""
+    """How a device chooses what to send of a delta, and in which form.
+
+    ``auto``: for each tensor the form that takes the fewest bytes for the policy's ``nmse``.
+    ``low-rank``: item tables as a product of two small matrices, dense parameters as ``top-k``.
+    ``top-k``: the largest entries. ``rows``: the rows of the largest norm, whole.
+    ``random-entries``, ``random-rows``: what a seed draws from the whole table, wherever the
+    device's own rows are.
+    ``raw``, ``half``: everything, as float32 or float16.
+    """
 
     RAW = "raw"
+    HALF = "half"
     TOP_K = "top-k"
+    ROWS = "rows"
+    RANDOM_ENTRIES = "random-entries"
+    RANDOM_ROWS = "random-rows"
     LOW_RANK = "low-rank"
+    AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +46,9 @@ class TrainingPolicy:
         batch_size: samples a step, positives and negatives together, 1 to 65,536.
         negatives: sampled negatives a positive, 0 to 1,000.
         interval_s: least time between two local updates of one device, in seconds.
+        proximal: strength of the pull back to the base version, 0 to 1,000: mu in FedProx (Li et
+            al., MLSys 2020, equation 2), over the federated parameters. 0 for none.
+        clip: largest L2 norm of a delta, 0 to 1e9: a longer one is scaled down to it. 0 for none.
     """
 
     learning_rate: float = 0.04
@@ -39,6 +56,8 @@ class TrainingPolicy:
     batch_size: int = 64
     negatives: int = 4
     interval_s: float = 60.0
+    proximal: float = 0.0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values out of range with PolicyError."""
@@ -49,6 +68,8 @@ class TrainingPolicy:
         fields.integer("batch_size", 1, MAX_BATCH)
         fields.integer("negatives", 0, 1_000)
         fields.number("interval_s", 0.0, 1e7)
+        fields.number("proximal", 0.0, 1e3)
+        fields.number("clip", 0.0, 1e9)
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready map."""
@@ -62,29 +83,64 @@ class TrainingPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecPolicy:
-    """How a device encodes a delta.
+    """How a device encodes a delta, and what it does with the part that is left out.
 
     Attributes:
-        mode: ``low-rank`` (factors), ``top-k`` (largest entries of the touched rows) or ``raw``.
-        bits: bits a value: 1, 2, 4 or 8. Raw ignores it; low-rank takes 2 or more.
-        density: share of the touched rows' entries that top-k keeps, in (0, 1].
-        rank: rank of the low-rank factors, 1 to 64.
+        mode: what is sent and how; each mode reads those of the next six that it needs.
+        nmse: auto: the largest squared error of a tensor relative to its energy, 0 to 1; low-rank:
+            no more factors are sent than it takes to get there.
+        bits: bits a value, 1, 2, 4 or 8; low-rank takes 2 or more. Raw, half and auto ignore it.
+        density: share that is kept: of the touched rows' entries (top-k), of the touched rows
+            (rows), of all entries or rows of the tensor (random), above 0 and at most 1.
+        rank: low-rank: most factors, 1 to 16.
+        row_scales: top-k, rows, random: whether each row has a scale of its own.
+        unbiased: rows, random: rounding at random, and random entries or rows weighed by how
+            unlikely they were, so that the mean of what is decoded is the delta. It adds noise that
+            error feedback would send around for ever, so it goes without: ``residual_keep`` 0.
+        residual_keep: share of a residual that is left one update later, 0 to 1.
+        residual_updates: a row's residual is dropped after so many updates that did not touch the
+            row, 1 to 1,000,000.
+        residual_bound: a row's residual adds at most so many times the root mean square norm of the
+            delta's rows, above 0 and at most 1e9.
     """
 
     mode: CodecMode = CodecMode.LOW_RANK
+    nmse: float = 0.05
     bits: int = 4
     density: float = 0.1
     rank: int = 1
+    row_scales: bool = False
+    unbiased: bool = False
+    residual_keep: float = 1.0
+    residual_updates: int = 100
+    residual_bound: float = 10.0
 
     def __post_init__(self) -> None:
         """Refuse values out of range with PolicyError."""
         fields = Fields(_shallow(self), where="codec", error=PolicyError)
         mode = CodecMode(fields.choice("mode", tuple(CodecMode)))
+        fields.number("nmse", 0.0, 1.0)
         fields.choice("bits", (2, 4, 8) if mode is CodecMode.LOW_RANK else (1, 2, 4, 8))
         if fields.number("density", 0.0, 1.0) <= 0.0:
             raise fields.refusal("density", self.density, "a share above 0 and at most 1")
-        fields.integer("rank", 1, 64)
+        fields.integer("rank", 1, MAX_RANK)
+        fields.boolean("row_scales")
+        self._check_unbiased(fields, mode)
+        fields.number("residual_keep", 0.0, 1.0)
+        fields.integer("residual_updates", 1, 1_000_000)
+        if fields.number("residual_bound", 0.0, 1e9) <= 0.0:
+            raise fields.refusal("residual_bound", self.residual_bound, "a number above 0")
         object.__setattr__(self, "mode", mode)
+
+    def _check_unbiased(self, fields: Fields, mode: CodecMode) -> None:
+        if not fields.boolean("unbiased"):
+            return
+        whole = mode is CodecMode.ROWS and self.density == 1.0
+        if not whole and mode not in (CodecMode.RANDOM_ENTRIES, CodecMode.RANDOM_ROWS):
+            expected = "false, unless the mode is rows (density 1), random-entries or random-rows"
+            raise fields.refusal("unbiased", True, expected)
+        if self.residual_keep != 0.0:
+            raise fields.refusal("residual_keep", self.residual_keep, "0 with unbiased")
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready map."""

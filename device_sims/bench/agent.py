@@ -15,8 +15,9 @@ from device_sims.bench.figures import Figure, publish
 from device_sims.brokers import start_broker
 from device_sims.processes import ServerProcess
 from device_sims.service import USER, AggregatorProcess
+from edge_agent.interactions import Interaction
 from edge_agent.store import Store
-from export import build_mf
+from export import RECOMMENDERS, build_bundle
 from wire.policy import TrainingPolicy
 
 ITEMS, HISTORY, DIMENSION = 1_682, 106, 32
@@ -29,9 +30,8 @@ def main() -> None:
     """Measure and publish."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        bundle = build_mf(
-            items=ITEMS,
-            dimension=DIMENSION,
+        bundle = build_bundle(
+            RECOMMENDERS["mf"](items=ITEMS, dimension=DIMENSION),
             out=root / "bundle",
             training=TrainingPolicy(interval_s=0.0),
         )
@@ -94,7 +94,7 @@ def main() -> None:
 def _fill(root: Path) -> None:
     items = np.random.default_rng(0).permutation(ITEMS)[:HISTORY]
     store = Store(root / "agent.db")
-    store.add_interactions([(int(item), float(at)) for at, item in enumerate(items)])
+    store.add_interactions([Interaction(int(item), float(at)) for at, item in enumerate(items)])
     store.close()
 
 

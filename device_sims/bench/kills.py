@@ -26,8 +26,9 @@ from device_sims.bench.figures import Figure, publish
 from device_sims.brokers import MosquittoBroker
 from device_sims.processes import ServerProcess
 from device_sims.service import USER, AggregatorProcess
+from edge_agent.interactions import Interaction
 from edge_agent.store import Store
-from export import build_mf
+from export import RECOMMENDERS, build_bundle
 from wire.bundle import Bundle
 from wire.policy import TrainingPolicy
 
@@ -77,9 +78,8 @@ def run_with_kills(root: Path, *, seed: int, kills: int = KILLS) -> Outcome:
         TimeoutError: the devices' outboxes did not empty.
     """
     rng = random.Random(seed)
-    bundle = build_mf(
-        items=ITEMS,
-        dimension=8,
+    bundle = build_bundle(
+        RECOMMENDERS["mf"](items=ITEMS, dimension=8),
         out=root / "bundle",
         training=TrainingPolicy(interval_s=INTERVAL_S),
     )
@@ -114,7 +114,7 @@ class _Site:
         for number, name in enumerate(AGENTS):
             (root / name).mkdir()
             store = Store(self._database(name))
-            store.add_interactions([(item, float(item)) for item in range(number, ITEMS, 5)])
+            store.add_interactions([Interaction(i, float(i)) for i in range(number, ITEMS, 5)])
             store.close()
         self._agents = {name: self._start(name) for name in AGENTS}
         self._seen: list[int] = []

@@ -45,7 +45,7 @@ def figures(report: Mapping[str, Any]) -> list[Figure]:
             unit="",
             goal=0.62,
             at_least=True,
-            compared_with=f"popularity {popular['hr_at_10']:.3f}; centralised .658 measured before",
+            compared_with=f"popularity {popular['hr_at_10']:.3f}; centralised .658 before",
         ),
         Figure(
             figure="test NDCG@10, round picked on validation",
@@ -53,7 +53,7 @@ def figures(report: Mapping[str, Any]) -> list[Figure]:
             unit="",
             goal=0.35,
             at_least=True,
-            compared_with=f"popularity {popular['ndcg_at_10']:.3f}; centralised .376 measured before",
+            compared_with=f"popularity {popular['ndcg_at_10']:.3f}; centralised .376 before",
         ),
         Figure(
             figure="mean size of an update, envelope included",

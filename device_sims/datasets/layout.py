@@ -1,8 +1,8 @@
 """How a line holds an interaction, and how many lines are taken apart at once."""
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import repeat
 from math import isfinite
 
@@ -24,6 +24,7 @@ class Layout:
         item: Column of the item's label.
         time: Column of a whole number that orders interactions; None orders them as in the file.
         rating: Column that must hold a number, whatever it is; None checks nothing.
+        labels: Further columns to keep, by name; they may hold anything.
         numeric_labels: Labels are whole numbers; otherwise any text that is not blank.
         quoted: Fields may stand in double quotes (and then hold the separator, but no line end).
         header: The first line names the columns and is no interaction.
@@ -36,6 +37,7 @@ class Layout:
     item: int
     time: int | None
     rating: int | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
     numeric_labels: bool
     quoted: bool
     header: bool
@@ -50,11 +52,13 @@ class Columns:
         users: A label for each line.
         items: A label for each line.
         times: int64 [lines], or [0] when the layout has no time.
+        labels: For each of the layout's further columns a label for each line.
     """
 
     users: Sequence[str]
     items: Sequence[str]
     times: IntArray
+    labels: Mapping[str, Sequence[str]]
 
 
 def take_apart(lines: Sequence[str], layout: Layout) -> Columns:
@@ -75,7 +79,8 @@ def take_apart(lines: Sequence[str], layout: Layout) -> Columns:
     if layout.rating is not None:
         _check_numbers("rating", fields[layout.rating])
     times = [] if layout.time is None else fields[layout.time]
-    return Columns(users, items, _whole_numbers("time", times))
+    labels = {name: fields[column] for name, column in layout.labels.items()}
+    return Columns(users, items, _whole_numbers("time", times), labels)
 
 
 def _plain_columns(lines: Sequence[str], layout: Layout) -> list[Sequence[str]]:

@@ -11,7 +11,7 @@ from typing import TextIO
 import numpy as np
 
 from device_sims.datasets.errors import DatasetError, LineError
-from device_sims.datasets.interactions import Events, IntArray
+from device_sims.datasets.interactions import Events, IntArray, LabelColumn
 from device_sims.datasets.layout import Layout, take_apart
 
 __all__ = ["first_lines", "read_events"]
@@ -43,47 +43,52 @@ def read_events(path: Path, layout: Layout, *, skip_bad_lines: bool = False) -> 
         DatasetError: The file cannot be read.
     """
     user_numbers, item_numbers = _Numbering(), _Numbering()
-    users, items, times = [], [], []
+    columns = {name: _Numbering() for name in layout.labels}
+    times = []
     skipped = 0
     with _opened(path) as file:
         line_number = _skip_header(file) + 1 if layout.header else 1
         while lines := list(islice(file, _CHUNK_LINES)):
             lines[-1] = lines[-1].removesuffix("\n") + "\n"
             try:
-                columns = take_apart(lines, layout)
+                read = take_apart(lines, layout)
             except ValueError:
                 good, bad = _sift(path, lines, line_number, layout, skip_bad_lines)
                 skipped += bad
-                columns = take_apart(good, layout)
-            users.append(user_numbers.number(columns.users))
-            items.append(item_numbers.number(columns.items))
-            times.append(columns.times)
+                read = take_apart(good, layout)
+            user_numbers.add(read.users)
+            item_numbers.add(read.items)
+            times.append(read.times)
+            for name, numbers in columns.items():
+                numbers.add(read.labels[name])
             line_number += len(lines)
     if skipped:
         _LOGGER.warning("%s: %d broken lines skipped", path, skipped)
-    every_user = _joined(users)
+    users, items = user_numbers.column(), item_numbers.column()
     return Events(
-        users=every_user,
-        items=_joined(items),
-        times=np.arange(len(every_user)) if layout.time is None else _joined(times),
-        user_labels=user_numbers.labels,
-        item_labels=item_numbers.labels,
+        users=users.codes,
+        items=items.codes,
+        times=np.arange(len(users.codes)) if layout.time is None else _joined(times),
+        user_labels=users.labels,
+        item_labels=items.labels,
+        columns={name: numbers.column() for name, numbers in columns.items()},
         skipped_lines=skipped,
     )
 
 
 class _Numbering:
-    """Numbers labels in the order of their first appearance."""
+    """Numbers the labels of a column in the order of their first appearance."""
 
     def __init__(self) -> None:
         self._numbers: defaultdict[str, int] = defaultdict(count().__next__)
+        self._chunks: list[IntArray] = []
 
-    @property
-    def labels(self) -> list[str]:
-        return list(self._numbers)
+    def add(self, labels: Sequence[str]) -> None:
+        codes = map(self._numbers.__getitem__, labels)
+        self._chunks.append(np.fromiter(codes, np.int64, count=len(labels)))
 
-    def number(self, labels: Sequence[str]) -> IntArray:
-        return np.fromiter(map(self._numbers.__getitem__, labels), np.int64, count=len(labels))
+    def column(self) -> LabelColumn:
+        return LabelColumn(codes=_joined(self._chunks), labels=list(self._numbers))
 
 
 def _joined(chunks: Sequence[IntArray]) -> IntArray:

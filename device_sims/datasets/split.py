@@ -13,7 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_sims.datasets.errors import DatasetError
-from device_sims.datasets.interactions import MINIMUM_INTERACTIONS, IntArray, Interactions
+from device_sims.datasets.interactions import (
+    MINIMUM_INTERACTIONS,
+    ContextField,
+    IntArray,
+    Interactions,
+)
 
 __all__ = ["CANDIDATES", "CANDIDATE_SEED", "Histories", "Split", "split_latest"]
 
@@ -29,15 +34,17 @@ class Histories:
         starts: int64 [users + 1]; user u has positions starts[u] to starts[u + 1].
         items: int64 [n].
         times: int64 [n], beside `items`.
+        context: int64 [n, fields], beside `items`.
     """
 
     starts: IntArray
     items: IntArray
     times: IntArray
+    context: IntArray
 
     def __post_init__(self) -> None:
-        for column in (self.starts, self.items, self.times):
-            column.setflags(write=False)
+        for array in (self.starts, self.items, self.times, self.context):
+            array.setflags(write=False)
 
     def items_of(self, user: int) -> IntArray:
         """Return the items of one user, int64 [own], oldest first; a view."""
@@ -47,47 +54,61 @@ class Histories:
         """Return the times beside `items_of(user)`; a view."""
         return self.times[self.starts[user] : self.starts[user + 1]]
 
+    def context_of(self, user: int) -> IntArray:
+        """Return the context beside `items_of(user)`, int64 [own, fields]; a view."""
+        return self.context[self.starts[user] : self.starts[user + 1]]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """One data set, divided for training and for the evaluation protocol. Arrays are read-only.
 
-    Training, validation and test share no (user, item) pair; within a user no training time is
-    later than the validation time, and that one is not later than the test time.
+    Within a user no training time is later than the validation time, and that one is not later than
+    the test time. Training, validation and test share no (user, item) pair, unless `repeats`.
 
     Attributes:
         name: The data set's name.
         user_count: Users.
         item_count: Items in the catalogue.
+        context: The fields of the context, in the order of its columns.
+        repeats: Whether a user may use an item again.
         train: What a model may learn from; at least one item a user.
         validation: int64 [users], the second latest item of each.
         validation_times: int64 [users], beside `validation`.
+        validation_context: int64 [users, fields], beside `validation`.
         test: int64 [users], the latest item of each.
         test_times: int64 [users], beside `test`.
+        test_context: int64 [users, fields], beside `test`.
         candidates: int64 [users, 99], ascending distinct items that the user never interacted
             with, held-out ones included. A user with fewer such items has all of them, and then
-            -1 to the end of the row.
+            -1 to the end of the row. With `repeats` there are none: int64 [users, 0].
     """
 
     name: str
     user_count: int
     item_count: int
+    context: tuple[ContextField, ...]
+    repeats: bool = False
     train: Histories
     validation: IntArray
     validation_times: IntArray
+    validation_context: IntArray
     test: IntArray
     test_times: IntArray
+    test_context: IntArray
     candidates: IntArray
 
     def __post_init__(self) -> None:
-        for column in (
+        for array in (
             self.validation,
             self.validation_times,
+            self.validation_context,
             self.test,
             self.test_times,
+            self.test_context,
             self.candidates,
         ):
-            column.setflags(write=False)
+            array.setflags(write=False)
 
 
 def split_latest(interactions: Interactions, *, candidate_seed: int = CANDIDATE_SEED) -> Split:
@@ -115,21 +136,28 @@ def split_latest(interactions: Interactions, *, candidate_seed: int = CANDIDATE_
         name=interactions.name,
         user_count=interactions.user_count,
         item_count=interactions.item_count,
+        context=interactions.context,
+        repeats=interactions.repeats,
         train=Histories(
             starts=starts - 2 * np.arange(len(starts)),
             items=interactions.items[train],
             times=interactions.times[train],
+            context=interactions.context_ids[train],
         ),
         validation=interactions.items[validation],
         validation_times=interactions.times[validation],
+        validation_context=interactions.context_ids[validation],
         test=interactions.items[test],
         test_times=interactions.times[test],
+        test_context=interactions.context_ids[test],
         candidates=_draw_candidates(interactions, starts, candidate_seed),
     )
 
 
 def _draw_candidates(interactions: Interactions, starts: IntArray, seed: int) -> IntArray:
     """Draw `CANDIDATES` items for each user, uniformly and without repetition."""
+    if interactions.repeats:
+        return np.zeros((interactions.user_count, 0), dtype=np.int64)
     generator = np.random.default_rng(seed)
     drawn = np.full((interactions.user_count, CANDIDATES), -1, dtype=np.int64)
     for user in range(interactions.user_count):

@@ -8,7 +8,21 @@ from edge_agent.runtimes.protocol import Runtime
 __all__ = ["open_runtime"]
 
 # name: (module of this package, class, its engine's package, extra that installs the engine)
-RUNTIMES = {"onnx": ("edge_agent.runtimes.onnx", "OnnxRuntime", "onnxruntime", "agent")}
+RUNTIMES = {
+    "onnx": ("edge_agent.runtimes.onnx", "OnnxRuntime", "onnxruntime", "agent"),
+    "executorch": (
+        "edge_agent.runtimes.executorch",
+        "ExecutorchRuntime",
+        "executorch",
+        "executorch",
+    ),
+    "ort-training": (
+        "edge_agent.runtimes.ort_training",
+        "OrtTrainingRuntime",
+        "onnxruntime",
+        "ort-training",
+    ),
+}
 
 
 def open_runtime(name: str) -> Runtime:

@@ -8,7 +8,7 @@ import pytest
 from aggregator.admission import AdmissionPolicy, admit
 from tests.aggregator.workshop import make_delta, make_update
 from wire.bundle import Bundle
-from wire.delta import Delta, RowBlock, scale, squared_norm
+from wire.delta import Delta, RowBlock, add, squared_norm
 from wire.messages import Refusal, Update
 
 POLICY = AdmissionPolicy(max_staleness=3, max_norm=10.0)
@@ -27,6 +27,11 @@ def with_payload(update: Update, payload: bytes) -> Update:
         examples=update.examples,
         payload=payload,
     )
+
+
+def word(number: float) -> str:
+    """A float32 as 32 bits; a payload has it at any bit."""
+    return "".join(f"{octet:08b}" for octet in struct.pack(">f", number))
 
 
 def test_a_good_update_gives_its_delta(bundle: Bundle) -> None:
@@ -66,17 +71,17 @@ def test_a_number_that_is_none_is_refused(bundle: Bundle, bad: float) -> None:
     head = make_delta(bundle, 1)["head"]
     assert isinstance(head, np.ndarray)
     update = make_update(bundle, 1, base=5)
-    first = struct.pack("<f", head[0])
-    assert update.payload.count(first) == 1
-    poisoned = update.payload.replace(first, struct.pack("<f", bad))
+    bits = "".join(f"{octet:08b}" for octet in update.payload)
+    assert bits.count(word(head[0])) == 1
+    poisoned = int(bits.replace(word(head[0]), word(bad)), 2).to_bytes(len(update.payload), "big")
     assert verdict(bundle, with_payload(update, poisoned)) is Refusal.NOT_FINITE
 
 
 def test_the_norm_is_bounded(bundle: Bundle) -> None:
     delta = make_delta(bundle, 1)
-    unit = scale(delta, squared_norm(delta) ** -0.5)
-    small = make_update(bundle, 1, base=5, delta=scale(unit, 9.99))
-    large = make_update(bundle, 1, base=5, delta=scale(unit, 10.01))
+    unit = add({}, delta, squared_norm(delta) ** -0.5)
+    small = make_update(bundle, 1, base=5, delta=add({}, unit, 9.99))
+    large = make_update(bundle, 1, base=5, delta=add({}, unit, 10.01))
     assert not isinstance(verdict(bundle, small), Refusal)
     assert verdict(bundle, large) is Refusal.NORM
 

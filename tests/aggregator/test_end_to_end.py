@@ -21,7 +21,7 @@ from tests.aggregator.mosquitto import Mosquitto
 from tests.aggregator.process import AggregatorProcess
 from tests.aggregator.workshop import make_bundle, make_delta, make_update
 from wire.bundle import Bundle
-from wire.delta import scale
+from wire.delta import add
 from wire.messages import Metric, Outcome, Refusal, Update
 
 FLAGS = ("--announce-interval", "0")
@@ -93,7 +93,7 @@ def test_bad_input_is_counted_and_answered_and_loses_nothing(
         Refusal.NOT_FINITE: with_payload(bundle, 3, nan),
         Refusal.WRONG_SHAPE: with_payload(bundle, 4, b"\x10garbage"),
         Refusal.FROM_THE_FUTURE: make_update(bundle, 5, base=100),
-        Refusal.NORM: make_update(bundle, 6, delta=scale(make_delta(bundle, 6), 1e5)),
+        Refusal.NORM: make_update(bundle, 6, delta=add({}, make_delta(bundle, 6), 1e5)),
     }
     with Device(mosquitto.port) as device:
         for rubbish in (b"", b"not CBOR \xff", b"\xa0", good.encode()[:-3]):

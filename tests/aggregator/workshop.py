@@ -63,10 +63,10 @@ def make_bundle(root: Path, *, name: str = "tiny", items: int = 12, width: int =
             ParameterSpec("head", Role.DENSE, (width,)),
             ParameterSpec("user", Role.PRIVATE, (width,)),
         ),
-        programs={"onnx": "programs/update.onnx"},
-        scorer="programs/scorer.onnx",
+        programs={"onnx": {"update": "programs/update.onnx", "scorer": "programs/scorer.onnx"}},
         initial="parameters.safetensors",
         private="private.safetensors",
+        frozen="private.safetensors",
         files=tuple(
             FileEntry(path, hashlib.sha256(content).hexdigest(), len(content))
             for path, content in contents.items()

@@ -1,11 +1,20 @@
 """Laws of cleaning and indexing: what comes out is ordered, dense, and nothing but what went in."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sims.datasets import Cleaning, DatasetError, Events, Interactions, index_events
+from device_sims.datasets import (
+    Cleaning,
+    DatasetError,
+    Events,
+    Interactions,
+    LabelColumn,
+    index_events,
+)
 
 Row = tuple[str, str, int]
 _LABELS = st.sampled_from(["1", "2", "9", "10", "a", "b"])
@@ -80,6 +89,80 @@ def test_numbers_do_not_depend_on_the_order_of_the_file(rows: list[Row], random:
     assert again.user_labels == found.user_labels
     assert again.item_labels == found.item_labels
     assert sorted(labelled(again)) == sorted(labelled(found))
+
+
+@given(ROWS)
+def test_with_repeats_everything_of_users_with_three_interactions_stays(rows: list[Row]) -> None:
+    rows = rows + KEPT
+    counts = {user: sum(who == user for who, _, _ in rows) for user, _, _ in rows}
+
+    found = index_events("law", events(rows), repeats=True)
+
+    assert found.repeats
+    assert sorted(labelled(found)) == sorted(row for row in rows if counts[row[0]] >= 3)
+    assert found.cleaning == Cleaning(dropped_users=sum(count < 3 for count in counts.values()))
+
+
+def with_columns(rows: list[Row], columns: dict[str, list[str]]) -> Events:
+    numbered = {}
+    for name, labels in columns.items():
+        distinct = list(dict.fromkeys(labels))
+        codes = np.array([distinct.index(label) for label in labels])
+        numbered[name] = LabelColumn(codes=codes, labels=distinct)
+    return replace(events(rows), columns=numbered)
+
+
+@given(st.lists(st.tuples(_LABELS, _LABELS, st.sampled_from(["b", "", " ", "a"])), max_size=40))
+def test_context_ids_name_their_labels_and_zero_says_unknown(
+    rows: list[tuple[str, str, str]],
+) -> None:
+    """The times are distinct, so that an interaction can be found again by its time."""
+    timed = [(user, item, at) for at, (user, item, _) in enumerate(rows)]
+    situations = [situation for _, _, situation in rows] + ["", "c", "c"]
+    timed += [("z", item, len(timed) + at) for at, item in enumerate(("1", "2", "9"))]
+
+    found = index_events(
+        "law", with_columns(timed, {"mood": situations}), context=["mood"], repeats=True
+    )
+
+    (field,) = found.context
+    assert field.name == "mood"
+    assert list(field.labels) == sorted(set(field.labels))
+    assert found.context_ids.shape == (len(found), 1)
+    assert found.context_ids.max() == field.size - 1
+    for at, (number,) in zip(found.times.tolist(), found.context_ids.tolist(), strict=True):
+        assert (["", *field.labels][number]) == situations[at].strip()
+
+
+def test_context_of_a_repeated_item_is_that_of_the_earliest() -> None:
+    rows: list[Row] = [("u", "1", 2), ("u", "1", 1), ("u", "2", 3), ("u", "3", 4)]
+    found = index_events(
+        "first", with_columns(rows, {"day": ["late", "early", "x", "x"]}), context=["day"]
+    )
+    assert found.context[0].labels == ("early", "x")
+    assert found.context_ids[:, 0].tolist() == [1, 2, 2]
+
+
+def test_features_are_every_label_beside_the_item() -> None:
+    rows: list[Row] = [("u", "1", 0), ("u", "2", 0), ("u", "3", 0), ("v", "1", 0), ("v", "4", 0)]
+    columns = {
+        "genre": ["war", "", "war", "love", "gone"],
+        "cost": ["free", "paid", "free", "free", "free"],
+    }
+    found = index_events("genres", with_columns(rows, columns), features=["genre", "cost"])
+
+    # The user v has too little, and with v go item 4 and its genre, not what v's line says of 1.
+    assert found.item_labels == ("1", "2", "3")
+    assert found.feature_names == ("genre=love", "genre=war", "cost=free", "cost=paid")
+    assert found.features.dtype == np.float32
+    assert found.features.tolist() == [[1, 1, 1, 0], [0, 0, 0, 1], [0, 1, 1, 0]]
+
+
+def test_without_columns_there_is_no_context_and_no_feature() -> None:
+    found = index_events("plain", events(KEPT))
+    assert (found.context, found.feature_names) == ((), ())
+    assert found.context_ids.shape == (3, 0)
+    assert found.features.shape == (3, 0)
 
 
 def test_equal_times_stay_in_file_order() -> None:

@@ -13,10 +13,12 @@ from device_sims.datasets import (
     Interactions,
     LineError,
     load_delimited,
+    load_frappe,
     load_movielens,
 )
 from device_sims.datasets.layout import Layout, take_apart
 
+FRAPPE = Path(__file__).parents[3] / "shared" / "data" / "frappe" / "frappe.csv"
 RATINGS = [
     (7, 30, "5", 300),
     (7, 10, "3.5", 100),
@@ -248,3 +250,97 @@ def test_labels_that_are_not_utf8_stay_distinct(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(b"user,item,time\n" + b"".join(b"u,caf%c,1\n" % code for code in b"\xe8\xe9x"))
     assert load_delimited(path).item_count == 3
+
+
+def test_a_table_with_context_and_features(tmp_path: Path) -> None:
+    path = tmp_path / "taps.csv"
+    path.write_text(
+        "who,what,day,mood,kind\n"
+        "ann,tea,monday,,drink\n"
+        "ann,egg,tuesday,?,food\n"
+        "ann,tea,monday,good, \n"
+        "ann,zinc,monday,good,\n"
+    )
+
+    found = load_delimited(
+        path,
+        user_column="who",
+        item_column="what",
+        time_column=None,
+        context_columns=("mood", "day"),
+        feature_columns=("kind",),
+        unknown_label="?",
+    )
+
+    assert [(field.name, field.labels, field.size) for field in found.context] == [
+        ("mood", ("good",), 2),
+        ("day", ("monday", "tuesday"), 3),
+    ]
+    # In file order; the second tea counts for nothing.
+    assert found.context_ids.tolist() == [[0, 1], [0, 2], [1, 1]]
+    assert found.item_labels == ("egg", "tea", "zinc")
+    assert found.feature_names == ("kind=drink", "kind=food")
+    assert found.features.tolist() == [[0, 1], [1, 0], [0, 0]]
+    assert "order of its lines" in found.notes[0]
+
+
+def test_a_table_may_keep_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "taps.csv"
+    path.write_text("user,item,time\nann,tea,1\nann,tea,3\nann,egg,2\n")
+    found = load_delimited(path, repeats=True)
+    assert found.items.tolist() == [1, 0, 1]
+    assert (found.repeats, found.notes) == (True, ())
+
+
+def test_a_missing_context_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "taps.csv"
+    path.write_text("user,item,time\nann,tea,1\n")
+    with pytest.raises(FormatError, match=r"columns 'user', 'item', 'time', 'day', 'kind'"):
+        load_delimited(path, context_columns=("day",), feature_columns=("kind",))
+
+
+FRAPPE_LINES = """
+user item cnt daytime weekday isweekend homework cost weather country city
+0 7 1 morning sunday weekend unknown free sunny Spain 0
+0 9 31 night monday workday home paid unknown Spain 0
+0 7 2 night monday workday home free sunny Spain 0
+0 8 1 noon monday workday work free cloudy unknown 1
+""".strip().replace(" ", "\t")
+
+
+def test_frappe_gives_apps_in_situations(tmp_path: Path) -> None:
+    path = tmp_path / "frappe.csv"
+    path.write_text(FRAPPE_LINES)
+
+    found = load_frappe(path)
+
+    assert found.name == "frappe"
+    assert [field.name for field in found.context] == [
+        *("daytime", "weekday", "isweekend", "homework", "weather")
+    ]
+    assert found.context[3].labels == ("home", "work")
+    assert found.context_ids.tolist() == [[1, 2, 1, 0, 2], [2, 1, 2, 1, 0], [3, 1, 2, 2, 1]]
+    assert [found.item_labels[item] for item in found.items] == ["7", "9", "8"]
+    assert found.feature_names == ("cost=free", "cost=paid")
+    assert found.features.tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert "order of its lines" in found.notes[0]
+
+    again = load_frappe(path, context_columns=("country",), feature_columns=(), repeats=True)
+    assert [again.item_labels[item] for item in again.items] == ["7", "9", "7", "8"]
+    assert again.context_ids.tolist() == [[1], [1], [1], [0]]
+    assert again.feature_names == ()
+
+
+@pytest.mark.skipif(not FRAPPE.exists(), reason=f"Frappe is not at {FRAPPE}")
+def test_frappe_has_its_published_size() -> None:
+    found = load_frappe(FRAPPE)
+    assert (len(found), found.user_count, found.item_count) == (18_576, 777, 4_051)
+    assert found.user_count + found.cleaning.dropped_users == 957
+    assert {field.name: field.size for field in found.context} == {
+        "daytime": 8,
+        "weekday": 8,
+        "isweekend": 3,
+        "homework": 3,
+        "weather": 9,
+    }
+    assert (found.features.sum(axis=1) == 1).all()

@@ -1,5 +1,7 @@
 """Leave-latest-out, the candidates, and that nothing held out can reach training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from device_sims.datasets import (
     DatasetError,
     Events,
     Interactions,
+    LabelColumn,
     Split,
     index_events,
     split_latest,
@@ -22,12 +25,22 @@ ROWS = st.lists(
 ).map(lambda rows: [*rows, (6, 0, 0), (6, 1, 0), (6, 2, 0)])
 
 
-def interactions(rows: list[tuple[int, int, int]]) -> Interactions:
+def interactions(rows: list[tuple[int, int, int]], *, repeats: bool = False) -> Interactions:
+    """Interactions whose context is the number of their row."""
     users, items, times = (np.array(column) for column in zip(*rows, strict=True))
     labels = [str(number) for number in range(200)]
     return index_events(
         "rows",
-        Events(users=users, items=items, times=times, user_labels=labels, item_labels=labels),
+        Events(
+            users=users,
+            items=items,
+            times=times,
+            user_labels=labels,
+            item_labels=labels,
+            columns={"row": LabelColumn(codes=np.arange(len(rows)), labels=labels)},
+        ),
+        context=["row"],
+        repeats=repeats,
     )
 
 
@@ -70,6 +83,43 @@ def test_training_lies_before_validation_and_validation_before_test(
         assert in_order == sorted(in_order)
         assert split.train.times_of(user).tolist() == in_order[:-2]
         assert [split.validation_times[user], split.test_times[user]] == in_order[-2:]
+
+
+@given(ROWS, st.booleans())
+def test_context_goes_with_its_interaction(rows: list[tuple[int, int, int]], repeats: bool) -> None:
+    split = split_latest(interactions(rows, repeats=repeats))
+    (field,) = split.context
+    items = interactions(rows, repeats=repeats).item_labels
+
+    def check(item: int, context: list[int], user: int, at: int) -> None:
+        row = rows[int(field.labels[context[0] - 1])]
+        assert (int(items[item]), at) == (row[1], row[2])
+        assert user_of.setdefault(user, row[0]) == row[0]
+
+    user_of: dict[int, int] = {}
+    for user in range(split.user_count):
+        for at in range(len(split.train.items_of(user))):
+            check(
+                split.train.items_of(user)[at],
+                split.train.context_of(user)[at].tolist(),
+                user,
+                split.train.times_of(user)[at],
+            )
+        for held, ids, times in (
+            (split.validation, split.validation_context, split.validation_times),
+            (split.test, split.test_context, split.test_times),
+        ):
+            check(held[user], ids[user].tolist(), user, times[user])
+
+
+def test_repeats_are_split_like_any_interaction_and_have_no_candidates() -> None:
+    rows = [(0, 5, 1), (0, 5, 2), (0, 6, 3), (0, 5, 4), (0, 5, 5)]
+    split = split_latest(interactions(rows, repeats=True))
+
+    assert split.repeats
+    assert split.train.items.tolist() == [0, 0, 1]
+    assert (split.validation.tolist(), split.test.tolist()) == ([0], [0])
+    assert split.candidates.shape == (1, 0)
 
 
 def test_of_equal_times_the_first_in_the_file_is_the_latest() -> None:
@@ -160,13 +210,13 @@ def test_arrays_cannot_be_written(split: Split) -> None:
 
 def test_a_user_with_too_little_is_an_error() -> None:
     full = interactions([(0, 0, 0), (0, 1, 0), (0, 2, 0)])
-    short = Interactions(
+    short = replace(
+        full,
         name="short",
         users=full.users[:2],
         items=full.items[:2],
         times=full.times[:2],
-        user_labels=full.user_labels,
-        item_labels=full.item_labels,
+        context_ids=full.context_ids[:2],
     )
     with pytest.raises(DatasetError, match="short: a user has fewer than 3 interactions"):
         split_latest(short)

@@ -70,6 +70,19 @@ def test_taste_can_be_learnt_and_popularity_is_moderate() -> None:
     assert np.mean(learnt) >= 0.65
 
 
+def test_the_genre_of_an_item_says_something_about_who_takes_it() -> None:
+    found = synthesise()
+    assert found.feature_names == tuple(f"genre=genre-{number}" for number in range(6))
+    assert (found.features.sum(axis=1) == 1).all()
+
+    genres = found.features[found.items].argmax(axis=1)
+    taken = np.zeros((found.user_count, 6))
+    np.add.at(taken, (found.users, genres), 1)
+    overall = np.bincount(genres, minlength=6) / len(genres)
+    own = taken / taken.sum(axis=1, keepdims=True)
+    assert np.abs(own - overall).sum(axis=1).mean() > 0.5
+
+
 def test_nothing_drifts() -> None:
     """The latest items are as popular as any: they are not drawn from another distribution."""
     split = split_latest(synthesise(users=1_000))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from device_sims import protocol
 from device_sims.datasets import Split, load_movielens, split_latest, synthesise
 from device_sims.datasets.split import Histories
-from device_sims.protocol import Quality, best_round, evaluate, popularity
+from device_sims.protocol import Quality, best_round, evaluate, own_frequency, popularity
 
 MOVIELENS = Path(__file__).parents[3] / "shared" / "data" / "ml-100k" / "ratings.dat"
 WORST = Quality(hr_at_10=0, ndcg_at_10=0, full_hr_at_10=0, full_ndcg_at_10=0)
@@ -145,15 +145,21 @@ def test_the_future_competes_when_the_validation_item_is_ranked() -> None:
 def one_user(rank: int) -> tuple[Split, NDArray[np.float64]]:
     """A user whose test item, item 2, has `rank` candidates above it."""
     items = 120
+    nothing = np.zeros((1, 0), dtype=np.int64)
     split = Split(
         name="one",
         user_count=1,
         item_count=items,
-        train=Histories(starts=np.array([0, 1]), items=np.array([0]), times=np.array([0])),
+        context=(),
+        train=Histories(
+            starts=np.array([0, 1]), items=np.array([0]), times=np.array([0]), context=nothing
+        ),
         validation=np.array([1]),
         validation_times=np.array([1]),
+        validation_context=nothing,
         test=np.array([2]),
         test_times=np.array([2]),
+        test_context=nothing,
         candidates=np.arange(3, 102)[None, :],
     )
     scores = np.zeros((1, items))
@@ -207,6 +213,50 @@ def test_popularity_knows_the_training_part_only() -> None:
     assert scores.shape == (3, SPLIT.item_count)
     assert scores[0].sum() == len(SPLIT.train.items)
     np.testing.assert_array_equal(scores, popularity(moved)(users))
+
+
+def next_action(split: Split) -> Split:
+    """The same interactions as a task in which items may be used again."""
+    return replace(split, repeats=True, candidates=split.candidates[:, :0])
+
+
+@which_one
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_the_next_action_is_ranked_among_all_with_nothing_masked(
+    which: Literal["validation", "test"], seed: int
+) -> None:
+    scores = random_scores(SPLIT, seed)
+    hits = gains = 0.0
+    for user, item in enumerate(held_out(SPLIT, which).tolist()):
+        rank = int((scores[user] >= scores[user, item]).sum()) - 1
+        hits += rank < 10
+        gains += 1 / log2(rank + 2) if rank < 10 else 0
+    hits, gains = hits / SPLIT.user_count, gains / SPLIT.user_count
+
+    close(
+        evaluate(scores.__getitem__, next_action(SPLIT), which=which),
+        Quality(hr_at_10=hits, ndcg_at_10=gains, full_hr_at_10=hits, full_ndcg_at_10=gains),
+    )
+
+
+@which_one
+def test_own_frequency_counts_what_came_before_and_popularity_breaks_ties(
+    which: Literal["validation", "test"],
+) -> None:
+    split = next_action(SPLIT)
+    users = np.arange(3, 7)
+    scores = own_frequency(split, which=which)(users)
+
+    for row, user in enumerate(users.tolist()):
+        before = split.train.items_of(user)
+        if which == "test":
+            before = np.append(before, split.validation[user])
+        counts = np.bincount(before, minlength=split.item_count)
+        np.testing.assert_array_equal(np.floor(scores[row]), counts)
+        popular = np.bincount(split.train.items, minlength=split.item_count)
+        share = popular / (popular.sum() + 1)
+        np.testing.assert_allclose(scores[row] - counts, share, atol=1e-12)
 
 
 def test_the_best_round_is_picked_by_gain_then_hits_then_age() -> None:

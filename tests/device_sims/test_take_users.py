@@ -1,5 +1,7 @@
 """A part of a data set's users."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,17 @@ def test_all_users_are_the_whole() -> None:
     part = take_users(whole, 30, seed=3)
     np.testing.assert_array_equal(part.users, whole.users)
     assert part.user_labels == whole.user_labels
+
+
+def test_context_and_features_go_along() -> None:
+    whole = synthesise(users=30, items=60, mean_interactions=10.0, seed=1)
+    rows = np.arange(len(whole))[:, None]
+    whole = replace(whole, context_ids=rows, repeats=True, notes=("said",))
+    part = take_users(whole, 7, seed=3)
+    np.testing.assert_array_equal(whole.items[part.context_ids[:, 0]], part.items)
+    np.testing.assert_array_equal(whole.times[part.context_ids[:, 0]], part.times)
+    assert part.features is whole.features
+    assert (part.repeats, part.notes) == (True, ("said",))
 
 
 @pytest.mark.parametrize("count", [0, -1, 31])

@@ -9,6 +9,7 @@ import numpy as np
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, BrokerConfig, OutboxLimits
 from edge_agent.errors import PermanentDownloadError
+from edge_agent.interactions import Interaction
 from edge_agent.runtimes import Runtime, open_runtime
 from edge_agent.store import Store
 from tests.edge_agent.tiny_task import TinyTask
@@ -145,7 +146,7 @@ class Device:
     def log(self, *items: int) -> None:
         for item in items:
             self.clock.now += 1.0
-            self.store.add_interactions([(item, self.clock.now)])
+            self.store.add_interactions([Interaction(item, self.clock.now)])
 
     def hear(self, announcement: Announcement) -> None:
         self.agent.receive(topics.announcement(announcement.task), announcement.encode())

@@ -1,6 +1,8 @@
 """The agent's decisions, on a clock and a network that do what the test says."""
 
+import dataclasses
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,14 @@ from edge_agent.errors import (
     StoreError,
     TransientDownloadError,
 )
-from tests.edge_agent.fakes import Device, MemorySource, config_for
+from edge_agent.interactions import Interaction
+from edge_agent.runtimes import Array, Program, ProgramFile
+from tests.edge_agent.fakes import RUNTIME, Device, MemorySource, config_for
+from tests.edge_agent.history_task import make_context_task, make_sequence_task
 from tests.edge_agent.tiny_task import ITEMS, TRAINING, TinyTask, make_task
 from wire import topics
 from wire.delta import add, squared_norm
+from wire.manifest import Capacity, Manifest
 from wire.messages import Metric, Outcome, Refusal, Update
 from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
 
@@ -81,7 +87,7 @@ def test_first_interactions_from_another_process_are_noticed(device: Device) -> 
     device.ready()
     assert not device.agent.update_due()
     assert device.agent.next_due() is not None
-    device.store.add_interactions([(3, 1.0)])
+    device.store.add_interactions([Interaction(3, 1.0)])
     assert device.agent.update_due()
 
 
@@ -221,7 +227,7 @@ def test_wrong_parameters_are_refused(device: Device, caplog: pytest.LogCaptureF
 
 
 def test_interactions_outside_the_catalogue_are_left_out(device: Device) -> None:
-    device.store.add_interactions([(ITEMS, 1.0)])
+    device.store.add_interactions([Interaction(ITEMS, 1.0)])
     device.ready(*HISTORY)
     assert device.update().examples == len(HISTORY) - 1
 
@@ -300,6 +306,117 @@ def test_training_that_explodes_changes_nothing(
     assert squared_norm(add(residual, device.residual(), -1.0)) == 0.0
     assert device.store.counters()["created"] == 1
     assert not device.agent.update_due()
+
+
+class SmallRuntime:
+    """The real runtime, whose programs have a capacity."""
+
+    name = "onnx"
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+
+    def open_update(self, manifest: Manifest, files: Mapping[str, ProgramFile]) -> Program:
+        return SmallProgram(RUNTIME.open_update(manifest, files), self._rows)
+
+    def open_scorer(self, manifest: Manifest, files: Mapping[str, ProgramFile]) -> Program:
+        return SmallProgram(RUNTIME.open_scorer(manifest, files), self._rows)
+
+
+class SmallProgram:
+    def __init__(self, program: Program, rows: int) -> None:
+        self._program, self.capacity = program, Capacity(rows, 4)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        assert len(inputs["table"]) <= self.capacity.rows
+        return self._program.run(inputs)
+
+
+@pytest.mark.parametrize(
+    ("make", "bad", "message"),
+    [
+        (make_task, "parameters", "is not finite after training"),
+        (make_context_task, "parameters", "is not finite after training"),
+        (make_context_task, "frozen", "is not finite after training"),
+        (make_context_task, "capacity", "does not fit into the program's 2 rows"),
+        (make_sequence_task, "frozen", "is not finite after training"),
+        (make_sequence_task, "capacity", "does not fit into the program's 2 rows"),
+    ],
+)
+def test_bad_input_is_named_and_changes_nothing_on_the_device(
+    tmp_path: Path,
+    make: Callable[[], TinyTask],
+    bad: str,
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task = make()
+    device = Device(tmp_path, task, config=config_for(tmp_path, holdout=False))
+    device.ready(*HISTORY)
+    device.update()
+    residual, private = device.residual(), device.private()
+    spoilt = {name: np.full_like(value, np.nan) for name, value in task.parameters().items()}
+    announcement = task.announce(1, parameters=spoilt if bad == "parameters" else None)
+    if bad == "capacity":
+        device.runtime = SmallRuntime(2)
+    device.restart()
+    device.agent.connected()
+    device.hear(announcement)
+    base = device.agent.begin_update(early=True)
+    assert base is not None
+    if bad == "frozen":
+        frozen = [spec.name for spec in task.manifest.frozen_parameters]
+        parameters = {**base.parameters, **{name: spoilt[name] for name in frozen}}
+        base = dataclasses.replace(base, parameters=parameters)
+    assert device.agent.finish_update(base) is None
+    assert "the local update failed and changed nothing" in caplog.text
+    assert message in caplog.text
+    np.testing.assert_equal(device.private(), private)
+    assert squared_norm(add(residual, device.residual(), -1.0)) == 0.0
+    assert device.store.counters()["created"] == 1
+
+
+def test_a_learning_rate_of_infinity_is_refused_by_name(
+    device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    device.ready(*HISTORY)
+    endless = TrainingPolicy.from_dict(TRAINING.to_dict())
+    object.__setattr__(endless, "learning_rate", float("inf"))
+    device.hear(device.task.announce(1, training=endless))
+    assert "training.learning_rate is inf; expected a number from 0 to 1000" in caplog.text
+    assert device.agent.announcement == device.task.announce(0)
+
+
+def test_a_history_larger_than_the_capacity_is_trained_on_in_part(tmp_path: Path) -> None:
+    for make in (make_task, make_context_task, make_sequence_task):
+        device = Device(tmp_path / make.__name__, make(), runtime=SmallRuntime(20))
+        device.ready(*range(40))
+        update = device.update()
+        assert 0 < update.examples < 39
+        assert set(update.metrics) == set(Metric)
+
+
+def test_context_and_history_are_those_of_the_store(tmp_path: Path) -> None:
+    """What is out of range counts as unknown, so the same update comes of it."""
+    payloads = []
+    for daytime in (0, 99, 1):
+        device = Device(tmp_path / f"{daytime}", make_context_task())
+        for at, item in enumerate(HISTORY):
+            context = {"daytime": 2 if at else daytime, "weekday": 5}
+            device.store.add_interactions([Interaction(item, 1.0 + at, context)])
+        device.ready()
+        payloads.append(device.update().payload)
+    assert payloads[0] == payloads[1] != payloads[2]
+
+
+def test_a_sequence_waits_for_its_second_action(tmp_path: Path) -> None:
+    device = Device(tmp_path, make_sequence_task())
+    device.ready(5)
+    base = device.agent.begin_update()
+    assert base is not None
+    assert device.agent.finish_update(base) is None
+    device.log(6, 5)
+    assert device.update().examples == 1
 
 
 def test_a_full_outbox_stops_training_until_a_receipt_comes(tmp_path: Path, task: TinyTask) -> None:

@@ -136,10 +136,10 @@ def test_a_rejected_update_travels_with_a_later_one(
     device.hear(task.announce(1, codec=CODECS[2]))
     first = device.update()
     assert squared_norm(device.residual()) == 0.0
-    device.answer(first.sequence, Outcome.REJECTED, Refusal.NORM)
+    device.answer(first.sequence, Outcome.REJECTED, Refusal.TOO_STALE)
     returned = squared_norm(device.residual())
     assert returned == pytest.approx(squared_norm(device.decoded(first)))
-    device.answer(first.sequence, Outcome.REJECTED, Refusal.NORM)
+    device.answer(first.sequence, Outcome.REJECTED, Refusal.TOO_STALE)
     assert squared_norm(device.residual()) == returned
     assert not waiting(device)
     for _ in range(30):
@@ -147,6 +147,41 @@ def test_a_rejected_update_travels_with_a_later_one(
         ledger.deliver(device.update())
         device.answer_all()
     assert squared_norm(device.residual()) < 1e-3 * returned
+    check_mass(device, ledger)
+
+
+def test_an_update_that_is_too_large_does_not_come_back(tmp_path: Path, task: TinyTask) -> None:
+    device = Device(tmp_path, task)
+    device.ready(*HISTORY)
+    first = device.update()
+    left_out = device.residual()
+    device.answer(first.sequence, Outcome.REJECTED, Refusal.NORM)
+    assert squared_norm(add(left_out, device.residual(), -1.0)) == 0.0
+    assert not waiting(device)
+    assert device.store.counters()["rejected"] == 1
+
+
+def test_lost_and_doubled_receipts_change_nothing(
+    tmp_path: Path, task: TinyTask, ledger: Ledger
+) -> None:
+    """What the aggregator has and what the device believes it has are the same in the end."""
+    device = Device(tmp_path, task)
+    device.ready(*HISTORY)
+    for _ in range(5):
+        device.clock.now += 1.0
+        # The aggregator accepts it, and its receipt is lost.
+        ledger.deliver(device.update())
+        check_mass(device, ledger)
+    residual = device.residual()
+    device.clock.now += 3700.0
+    device.agent.send_due()
+    sent_again = device.wire.updates[5:]
+    assert {update.sequence for update in sent_again} == set(ledger.accepted)
+    for update in (*sent_again, *sent_again):
+        assert ledger.deliver(update) is Outcome.DUPLICATE
+        device.answer(update.sequence, Outcome.DUPLICATE)
+    assert not waiting(device)
+    assert squared_norm(add(residual, device.residual(), -1.0)) == 0.0
     check_mass(device, ledger)
 
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit codes, its messages on bad input."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from edge_agent.command import main
 from edge_agent.config import CONFIG_VARIABLE
 from tests.edge_agent.fakes import Device, config_for
+from tests.edge_agent.history_task import make_context_task
 from tests.edge_agent.tiny_task import ITEMS, TinyTask
 
 
@@ -36,6 +38,8 @@ def test_events_imports_and_status(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["log-event", "--item", "4"]) == 0
     assert main(["log-event", "--item", "5", "--at", "2026-01-01"]) == 0
     assert main(["log-event", "--item", "5", "--at", "2026-01-01"]) == 0
+    assert main(["log-event", "--item", "4", "--context", "room=2", "--context", "day=1"]) == 0
+    assert main(["log-event", "--item", "6", "--at", "2026-01-01", "--context", "room=0"]) == 0
     file = tmp_path / "h.csv"
     file.write_text("item;when\n1;1\n2;2\nx;3\n")
     options = ["--time-column", "when", "--delimiter", ";"]
@@ -47,7 +51,7 @@ def test_events_imports_and_status(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["status"]) == 0
     found = table(capsys)
     assert found["device"] == "dev-1"
-    assert found["interactions"] == "4"
+    assert found["interactions"] == "6"
     assert found["task"] == found["version"] == found["evaluation"] == "none yet"
 
 
@@ -89,6 +93,11 @@ def test_status_and_recommend_after_training(
         (["recommend"], 1, "has no database yet"),
         (["log-event", "--item", "-1"], 2, "item is -1; expected an id of at least 0"),
         (["log-event", "--item", "1", "--at", "soon"], 2, "time is 'soon'; expected unix seconds"),
+        (
+            ["log-event", "--item", "1", "--context", "room=-1"],
+            2,
+            "context room is -1; expected an id of at least 0 as room",
+        ),
         (["import", "/nowhere.csv"], 2, "cannot read /nowhere.csv: No such file"),
         (["--config", "/nowhere.toml", "status"], 2, "cannot read /nowhere.toml: No such file"),
     ],
@@ -104,6 +113,37 @@ def test_bad_input_is_one_line(
     assert message in printed.err
 
 
+def test_context_of_a_task_is_logged_imported_and_recommended_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = make_context_task()
+    device = Device(tmp_path / "state", task, config=config_for(tmp_path / "state"))
+    device.ready(3, 14, 15)
+    device.update()
+    (tmp_path / "state" / "blobs").rename(tmp_path / "state" / "files")
+    shutil.copytree(tmp_path / "state" / "files", tmp_path / "state" / "snapshots")
+    file = tmp_path / "h.csv"
+    file.write_text("item,time,daytime\n1,1,3\n2,2,4\n3,3,\n")
+    assert main(["import", str(file), "--context-column", "daytime"]) == 1
+    assert f"{file}:3: skipped: context daytime is 4; daytime has 4 values" in (
+        capsys.readouterr().err
+    )
+    assert main(["import", str(file), "--context-column", "mood"]) == 2
+    assert main(["log-event", "--item", "4", "--context", "mood=1"]) == 2
+    assert capsys.readouterr().err.count("the task has no context field 'mood'") == 2
+    assert main(["log-event", "--item", "4", "--context", "daytime=2"]) == 0
+    stored = device.store.history(task.manifest.context)
+    assert stored.items.tolist() == [1, 3, 3, 14, 15, 4]
+    assert stored.context[:, 1].tolist() == [3, 0, 0, 0, 0, 2]
+    capsys.readouterr()
+    printed = []
+    for options in ([], ["--context", "daytime=2"], ["--context", "daytime=1"], ["--again"]):
+        assert main(["recommend", "--top", str(ITEMS), *options]) == 0
+        printed.append(capsys.readouterr().out.splitlines())
+    assert printed[0] == printed[1] != printed[2]
+    assert [len(lines) for lines in printed] == [ITEMS - 5] * 3 + [ITEMS]
+
+
 def test_recommend_before_any_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["log-event", "--item", "4"]) == 0
     assert main(["recommend"]) == 1
@@ -112,7 +152,14 @@ def test_recommend_before_any_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["recommend", "--top", "0"], ["import", "f", "--delimiter", "ab"], ["fly"]],
+    [
+        [],
+        ["recommend", "--top", "0"],
+        ["recommend", "--context", "room"],
+        ["log-event", "--item", "1", "--context", "room=attic"],
+        ["import", "f", "--delimiter", "ab"],
+        ["fly"],
+    ],
 )
 def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

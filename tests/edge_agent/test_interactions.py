@@ -6,8 +6,19 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import InteractionError
-from edge_agent.interactions import ImportReport, import_csv, parse_event, parse_time
+from edge_agent.interactions import (
+    ImportReport,
+    Interaction,
+    check_context,
+    import_csv,
+    parse_event,
+    parse_time,
+)
 from edge_agent.store import Store
+from tests.edge_agent.history_task import CONTEXT, make_context_task
+from tests.edge_agent.tiny_task import ITEMS
+
+MANIFEST = make_context_task().manifest
 
 NOW = 1_800_000_000.0
 
@@ -18,7 +29,7 @@ def load(root: Path, text: str | bytes, **options: object) -> tuple[ImportReport
     store = Store(root / "agent.db")
     try:
         report = import_csv(path, store.add_interactions, now=NOW, **options)  # type: ignore[arg-type]
-        return report, store.interactions().items.tolist()
+        return report, store.history().items.tolist()
     finally:
         store.close()
 
@@ -41,14 +52,14 @@ def test_other_columns_and_delimiter(tmp_path: Path) -> None:
 
 def test_broken_lines_are_named_and_the_others_imported(tmp_path: Path) -> None:
     text = b"item,time\n1,1\nx,2\n3\n-4,4\n99,5\n6,soon\n\xff,7\n8,nan\n9,9\n"
-    report, items = load(tmp_path, text, catalogue=50)
+    report, items = load(tmp_path, text, manifest=MANIFEST)
     assert items == [1, 9]
     assert report.broken == 7
     assert [line.number for line in report.examples] == [3, 4, 5, 6, 7, 8, 9]
     reasons = [line.reason for line in report.examples]
     assert reasons[0] == "item is 'x'; expected an integer"
     assert reasons[1] == "the line has 1 columns"
-    assert reasons[3] == "item is 99; the catalogue has 50 items, 0 to 49"
+    assert reasons[3] == f"item is 99; the catalogue has {ITEMS} items, 0 to {ITEMS - 1}"
     assert reasons[4] == "time is 'soon'; expected unix seconds or ISO 8601"
 
 
@@ -78,11 +89,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_events() -> None:
-    assert parse_event(b'{"item": 12, "at": 3.5, "room": "x"}', catalogue=None, now=9.0) == (
-        12,
-        3.5,
-    )
-    assert parse_event(b'{"item": 12}', catalogue=13, now=9.0) == (12, 9.0)
+    event = b'{"item": 12, "at": 3.5, "room": "x"}'
+    assert parse_event(event, manifest=None, now=9.0) == Interaction(12, 3.5)
+    assert parse_event(b'{"item": 12}', manifest=MANIFEST, now=9.0) == Interaction(12, 9.0)
+
+
+def test_events_with_context() -> None:
+    event = b'{"item": 12, "context": {"daytime": 3, "room": "x"}}'
+    assert parse_event(event, manifest=MANIFEST, now=9.0) == (12, 9.0, {"daytime": 3})
+    event = b'{"item": 12, "context": {"daytime": 300}}'
+    assert parse_event(event, manifest=None, now=9.0) == (12, 9.0, {"daytime": 300})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +110,12 @@ def test_events() -> None:
         (b"[1]", "expected an object with an integer item"),
         (b'{"item": "12"}', "expected an object with an integer item"),
         (b'{"item": true}', "expected an object with an integer item"),
-        (b'{"item": 13}', "the catalogue has 13 items"),
+        (b'{"item": 60}', "the catalogue has 60 items"),
+        (b'{"item": 1, "context": [3]}', "expected an object as context"),
+        (b'{"item": 1, "context": {"daytime": "3"}}', "expected an integer as context daytime"),
+        (b'{"item": 1, "context": {"daytime": true}}', "expected an integer as context daytime"),
+        (b'{"item": 1, "context": {"daytime": 4}}', "daytime has 4 values, 0 to 3"),
+        (b'{"item": 1, "context": {"weekday": -1}}', "expected an id of at least 0 as weekday"),
         (b'{"item": 99999999999999999999}', "expected an id of at least 0"),
         (b'{"item": 1, "at": "soon"}', "expected unix seconds or ISO 8601"),
         (b'{"item": 1, "at": Infinity}', "expected unix seconds or ISO 8601"),
@@ -103,8 +124,8 @@ def test_events() -> None:
 )
 def test_bad_events_are_refused(payload: bytes, message: str) -> None:
     with pytest.raises(InteractionError) as caught:
-        parse_event(payload, catalogue=13, now=0.0)
-    assert message in str(caught.value)
+        parse_event(payload, manifest=MANIFEST, now=0.0)
+    assert message in caught.value.reason
 
 
 def test_times() -> None:
@@ -125,10 +146,10 @@ def test_times_that_cannot_be_are_refused(text: str, reason: str) -> None:
 
 
 def test_a_retained_event_needs_its_time() -> None:
-    known = parse_event(b'{"item": 12, "at": 3}', catalogue=None, now=NOW, retained=True)
-    assert known == (12, 3.0)
+    known = parse_event(b'{"item": 12, "at": 3}', manifest=None, now=NOW, retained=True)
+    assert known == Interaction(12, 3.0)
     with pytest.raises(InteractionError, match="retained event without its time"):
-        parse_event(b'{"item": 12}', catalogue=None, now=NOW, retained=True)
+        parse_event(b'{"item": 12}', manifest=None, now=NOW, retained=True)
 
 
 @pytest.mark.parametrize("stray", ['"2,2', '2,"2', "9" * 200_000 + ",2"])
@@ -137,3 +158,45 @@ def test_a_bad_line_costs_one_line(tmp_path: Path, stray: str) -> None:
     assert items[-2:] == [3, 4]
     assert report.broken <= 1
     assert report.added + report.broken == 4
+
+
+def test_import_with_context(tmp_path: Path) -> None:
+    text = "item,daytime,weekday,time\n1,3,7,1\n2,,0,2\n3,4,1,3\n4,noon,1,4\n"
+    path = tmp_path / "file.csv"
+    path.write_text(text)
+    store = Store(tmp_path / "agent.db")
+    report = import_csv(
+        path,
+        store.add_interactions,
+        now=NOW,
+        context_columns=["weekday", "daytime"],
+        manifest=MANIFEST,
+    )
+    assert store.history(CONTEXT).context.tolist() == [[7, 3], [0, 0]]
+    assert [line.reason for line in report.examples] == [
+        "context daytime is 4; daytime has 4 values, 0 to 3",
+        "daytime is 'noon'; expected an integer",
+    ]
+    store.close()
+
+
+def test_a_column_that_is_no_context_field_is_named_before_anything_is_imported(
+    tmp_path: Path,
+) -> None:
+    text = "item,time,mood\n1,1,1\n"
+    with pytest.raises(InteractionError, match="no context field 'mood'; it has weekday, daytime"):
+        load(tmp_path, text, context_columns=["mood"], manifest=MANIFEST)
+    assert load(tmp_path, text, context_columns=["mood"])[1] == [1]
+
+
+def test_context_out_of_range_names_field_value_and_size() -> None:
+    known = {"daytime": 3, "weekday": 0}
+    assert check_context(known, MANIFEST) == known
+    with pytest.raises(InteractionError) as caught:
+        check_context({"daytime": 4}, MANIFEST)
+    assert str(caught.value) == "context daytime is 4; daytime has 4 values, 0 to 3"
+    assert caught.value.reason == "daytime has 4 values, 0 to 3"
+    assert check_context({"daytime": 4}, None) == {"daytime": 4}
+    for value in (-1, 1 << 63):
+        with pytest.raises(InteractionError, match=f"context mood is {value}; expected an id"):
+            check_context({"mood": value}, None)

@@ -10,16 +10,18 @@ import pytest
 from edge_agent.config import AgentConfig, BrokerConfig, LocalTopicConfig
 from edge_agent.local_events import LocalEvents
 from edge_agent.state_dir import open_store
+from tests.edge_agent.history_task import make_context_task
 from tests.edge_agent.mosquitto import MOSQUITTO, Mosquitto
 from tests.edge_agent.running import Watcher, running_reactor, wait_until
-from tests.edge_agent.tiny_task import ITEMS, TinyTask
+from tests.edge_agent.tiny_task import ITEMS
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the mosquitto package")
 
 
 def test_events_become_history_and_bad_ones_are_counted(
-    tmp_path: Path, task: TinyTask, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    task = make_context_task()
     config = AgentConfig(
         device="dev-1",
         state_dir=tmp_path / "state",
@@ -49,10 +51,15 @@ def test_events_become_history_and_bad_ones_are_counted(
         hub.publish("home/hall/played", b"not an event")
         hub.publish("home/hall/played", json.dumps({"item": ITEMS}).encode())
         hub.publish("home/hall/stopped", b'{"item": 9}')
-        hub.publish("home/hall/played", b'{"item": 2}')
+        hub.publish("home/hall/played", b'{"item": 2, "context": {"daytime": 4}}')
+        hub.publish("home/hall/played", b'{"item": 2, "context": {"daytime": 3, "room": "x"}}')
         wait_until(lambda: store.count_interactions() == 2)
-        assert sorted(store.interactions().items.tolist()) == [1, 2]
-        assert events.refused_events == 3
+        history = store.history(task.manifest.context)
+        assert history.items.tolist() == [1, 2]
+        assert history.context.tolist() == [[0, 0], [0, 3]]
+        assert events.refused_events == 4
+        assert "daytime has 4 values, 0 to 3" in caplog.text
+        assert "daytime is 4" not in caplog.text
         assert f"the catalogue has {ITEMS} items" in caplog.text
         assert "not an event" not in caplog.text
         assert f"item is {ITEMS}" not in caplog.text

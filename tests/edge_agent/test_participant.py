@@ -13,6 +13,7 @@ import edge_agent.participant
 from edge_agent.agent import Agent, Sent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig, BrokerConfig
+from edge_agent.interactions import Interaction
 from edge_agent.participant import Participant
 from edge_agent.reactor import Reactor
 from edge_agent.workers import Workers
@@ -25,7 +26,7 @@ from wire.messages import Announcement, Outcome
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs the mosquitto package")
 FAST = dataclasses.replace(TRAINING, interval_s=0.05)
 SLOW = dataclasses.replace(TRAINING, interval_s=1e6)
-HISTORY = [(item, float(at)) for at, item in enumerate((3, 14, 15, 9, 26, 5))]
+HISTORY = [Interaction(item, float(at)) for at, item in enumerate((3, 14, 15, 9, 26, 5))]
 
 
 @pytest.fixture

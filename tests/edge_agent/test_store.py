@@ -1,6 +1,8 @@
 """The device's database: what it keeps, how it is upgraded, what it refuses."""
 
 import sqlite3
+from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 import edge_agent.database
 from edge_agent.database import MIGRATIONS
 from edge_agent.errors import StoreError
+from edge_agent.interactions import Interaction
 from edge_agent.store import OutboxEntry, Store
-from wire.delta import RowBlock, add, squared_norm
-from wire.manifest import ParameterSpec, Role
+from wire.delta import RowBlock, Tensor, add, squared_norm
+from wire.manifest import ContextField, ParameterSpec, Role
+from wire.policy import CodecPolicy
 
 TASK = "0" * 32
 SPECS = (
@@ -40,6 +44,7 @@ def record(store: Store, waiting: OutboxEntry, residual: dict[str, object] | Non
         waiting,
         private={},
         residual=residual or {},  # type: ignore[arg-type]
+        residual_updates=100,
         facts={"evaluation": None},
         received_bytes=5,
     )
@@ -51,14 +56,33 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_interactions_are_ordered_by_time_then_arrival_and_kept_once(store: Store) -> None:
-    assert len(store.interactions().items) == 0
-    assert store.add_interactions([(5, 2.0), (9, 1.0), (7, 2.0)]) == 3
-    assert store.add_interactions([(9, 1.0), (9, 3.0)]) == 1
-    history = store.interactions()
-    assert history.items.tolist() == [9, 5, 7, 9]
-    assert history.at.tolist() == [1.0, 2.0, 2.0, 3.0]
+    assert len(store.history()) == 0
+    assert store.add_interactions(starmap(Interaction, [(5, 2.0), (9, 1.0), (7, 2.0)])) == 3
+    assert store.add_interactions([Interaction(9, 1.0), Interaction(8, 3.0)]) == 1
+    history = store.history()
+    assert history.items.tolist() == [9, 5, 7, 8]
     assert history.items.dtype == np.int64
+    assert history.context.shape == (4, 0)
     assert store.count_interactions() == 4
+
+
+def test_context_comes_back_by_field_and_is_0_where_it_is_not_known(store: Store) -> None:
+    store.add_interactions(
+        [
+            Interaction(1, 1.0, {"daytime": 3, "day.of-week": 2**40}),
+            Interaction(2, 2.0, {"weather": 4, "daytime": 0}),
+            Interaction(3, 3.0),
+            Interaction(4, 4.0, {"day.of-week": 6}),
+        ]
+    )
+    assert store.add_interactions([Interaction(3, 3.0, {"daytime": 1})]) == 0
+    fields = [ContextField(name, 9) for name in ("day.of-week", "daytime", "mood")]
+    history = store.history(fields)
+    assert history.items.tolist() == [1, 2, 3, 4]
+    assert history.context.tolist() == [[2**40, 3, 0], [0, 0, 0], [0, 0, 0], [6, 0, 0]]
+    assert history.context.dtype == np.int64
+    kept = store._database.execute("SELECT context FROM interactions ORDER BY id").fetchall()
+    assert kept[1:3] == [('{"weather":4}',), (None,)]
 
 
 def test_state_survives_a_restart(tmp_path: Path) -> None:
@@ -70,6 +94,7 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
         entry(7),
         private={"user": user},
         residual={"table": rows, "head": head},
+        residual_updates=100,
         facts={"evaluation": {"hr_at_10": 1.0}},
         received_bytes=11,
     )
@@ -87,6 +112,41 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
     assert store.entry(7) == entry(7)
     assert store.private("1" * 32, SPECS) == {}
     assert store.residual("1" * 32, SPECS) == {}
+
+
+def test_a_residual_ages_while_it_waits(store: Store) -> None:
+    policy = CodecPolicy(residual_keep=0.5, residual_updates=3)
+    row = RowBlock(np.array([4]), np.ones((1, 3), np.float32))
+    record(store, entry(1), {"table": row, "head": np.full((2, 2), 8, np.float32)})
+    touched: dict[str, Tensor] = {"table": row, "head": np.zeros((2, 2), np.float32)}
+    found = []
+    for sequence in range(2, 7):
+        aged = store.residual(TASK, SPECS, touched, policy)
+        assert isinstance(aged["table"], RowBlock)
+        found.append((float(aged["table"].values[0, 0]), float(np.asarray(aged["head"])[0, 0])))
+        record(store, entry(sequence))
+    assert found == [(0.5, 4.0), (0.25, 2.0), (0.125, 1.0), (0.0, 0.0), (0.0, 0.0)]
+    assert squared_norm({"": store.residual(TASK, SPECS, touched)["table"]}) == 3.0
+
+
+def test_rows_that_no_update_touches_for_long_are_dropped(store: Store) -> None:
+    other = "1" * 32
+    old, new = (RowBlock(np.array([row]), np.ones((1, 3), np.float32)) for row in (4, 5))
+    record(store, entry(1), {"table": old})
+    store.record_update(
+        replace(entry(2), task=other),
+        private={},
+        residual={"table": old},
+        residual_updates=100,
+        facts={},
+        received_bytes=0,
+    )
+    for sequence in range(3, 120):
+        record(store, entry(sequence), {"table": new} if sequence == 60 else None)
+    kept = store.residual(TASK, SPECS)["table"]
+    assert isinstance(kept, RowBlock)
+    assert kept.rows.tolist() == [5]
+    assert store.residual(other, SPECS)
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 20), st.integers(-2, 2), max_size=8), max_size=6))
@@ -155,7 +215,7 @@ def test_an_old_database_is_migrated_in_one_transaction(
 ) -> None:
     path = tmp_path / "agent.db"
     store = Store(path)
-    store.add_interactions([(1, 1.0)])
+    store.add_interactions([Interaction(1, 1.0)])
     store.close()
     broken = (*MIGRATIONS, ("CREATE TABLE extra (x)", "CREATE TABLE nonsense nonsense"))
     monkeypatch.setattr(edge_agent.database, "MIGRATIONS", broken)
@@ -169,6 +229,33 @@ def test_an_old_database_is_migrated_in_one_transaction(
     assert store._database.execute("SELECT count(*) FROM extra").fetchone() == (0,)
 
 
+def test_a_device_that_slept_since_the_first_version_keeps_its_history(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    connection = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute("INSERT INTO interactions (item, at) VALUES (7, 1.5), (5, 0.5)")
+    connection.execute("INSERT INTO state VALUES ('device', '\"dev-1\"')")
+    connection.execute("INSERT INTO counters VALUES ('created', 5)")
+    connection.execute("INSERT INTO residual_tensor VALUES (1, ?, 'head')", (TASK,))
+    connection.execute("INSERT INTO residual VALUES (1, 0, ?)", (np.ones(4, "<f4").tobytes(),))
+    connection.commit()
+    connection.close()
+    store = Store(path)
+    store.claim("dev-1")
+    assert store.add_interactions([Interaction(7, 1.5, {"daytime": 2})]) == 0
+    assert store.add_interactions([Interaction(7, 2.5, {"daytime": 2})]) == 1
+    history = store.history([ContextField("daytime", 4)])
+    assert history.items.tolist() == [5, 7, 7]
+    assert history.context.tolist() == [[0], [0], [2]]
+    # What an old version left out counts as left out by the newest update.
+    head: dict[str, Tensor] = {"head": np.zeros((2, 2), np.float32)}
+    aged = store.residual(TASK, SPECS, head, CodecPolicy(residual_keep=0.5))
+    assert np.asarray(aged["head"]).tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    store.close()
+
+
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     path.write_bytes(b"this is not SQLite at all, not even nearly" * 50)
@@ -180,6 +267,6 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_two_processes_share_a_file(tmp_path: Path) -> None:
     one, other = Store(tmp_path / "agent.db"), Store(tmp_path / "agent.db")
-    one.add_interactions([(1, 1.0)])
-    other.add_interactions([(2, 2.0)])
+    one.add_interactions([Interaction(1, 1.0)])
+    other.add_interactions([Interaction(2, 2.0)])
     assert one.count_interactions() == other.count_interactions() == 2

@@ -5,7 +5,9 @@ programs that ship; ``tests/export`` proves those.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,11 +15,20 @@ from numpy.typing import NDArray
 from onnx import parser
 from safetensors.numpy import save
 
-from wire.manifest import BatchKind, FileEntry, Manifest, ParameterSpec, Role, task_id
+from edge_agent.runtimes import ProgramFile
+from wire.manifest import (
+    BatchKind,
+    ContextField,
+    FileEntry,
+    Manifest,
+    ParameterSpec,
+    Role,
+    task_id,
+)
 from wire.messages import Announcement
 from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
 
-__all__ = ["ITEMS", "WIDTH", "TinyTask", "make_task"]
+__all__ = ["ITEMS", "TRAINING", "WIDTH", "TinyTask", "assemble", "make_task"]
 
 ITEMS, WIDTH = 60, 4
 TRAINING = TrainingPolicy(learning_rate=0.1, epochs=2, batch_size=8, negatives=2, interval_s=10.0)
@@ -73,6 +84,15 @@ class TinyTask:
     raw: bytes
     blobs: dict[str, bytes]
     task: str
+    start: Mapping[str, NDArray[np.float32]]
+
+    def write_program(self, folder: Path) -> dict[str, ProgramFile]:
+        """Write the parts of the ``onnx`` program as a device keeps them, named by digest."""
+        files = {}
+        for part, entry in self.manifest.program("onnx").items():
+            files[part] = ProgramFile(folder / entry.sha256, entry.sha256)
+            files[part].path.write_bytes(self.blobs[entry.sha256])
+        return files
 
     def announce(
         self,
@@ -99,39 +119,72 @@ class TinyTask:
         )
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Version 0."""
-        return initial_parameters(0)
+        """Version 0 and the frozen parameters."""
+        private = {spec.name for spec in self.manifest.private_parameters}
+        return {name: np.array(self.start[name]) for name in self.start if name not in private}
 
-
-def initial_parameters(seed: int) -> dict[str, NDArray[np.float32]]:
-    rng = np.random.default_rng(seed)
-    table = rng.normal(0.0, 0.3, (ITEMS, WIDTH)).astype(np.float32)
-    return {"table": table, "bias": np.zeros(1, np.float32)}
+    def private(self) -> dict[str, NDArray[np.float32]]:
+        """The start of the private parameters."""
+        names = [spec.name for spec in self.manifest.private_parameters]
+        return {name: np.array(self.start[name]) for name in names}
 
 
 def make_task(name: str = "tiny", update_program: str = UPDATE_PROGRAM) -> TinyTask:
     """Build the task; another name gives another task."""
+    rng = np.random.default_rng(0)
+    return assemble(
+        name,
+        BatchKind.POINTWISE,
+        update_program,
+        SCORER_PROGRAM,
+        {
+            "table": (Role.ROWS, rng.normal(0.0, 0.3, (ITEMS, WIDTH))),
+            "user": (Role.PRIVATE, np.full(WIDTH, 0.1)),
+            "bias": (Role.DENSE, np.zeros(1)),
+        },
+    )
+
+
+def assemble(
+    name: str,
+    batch: BatchKind,
+    update_program: str,
+    scorer_program: str,
+    parameters: Mapping[str, tuple[Role, NDArray[np.float64]]],
+    *,
+    context: tuple[ContextField, ...] = (),
+    history: int = 0,
+) -> TinyTask:
+    """Put a task together from its programs and the start of its parameters."""
+    roles = {parameter: role for parameter, (role, _) in parameters.items()}
+    start = {parameter: value.astype(np.float32) for parameter, (_, value) in parameters.items()}
     files = {
         "programs/update.onnx": _program(update_program),
-        "scorer.onnx": _program(SCORER_PROGRAM),
-        "parameters.safetensors": _safetensors(initial_parameters(0)),
-        "private.safetensors": _safetensors({"user": np.full(WIDTH, 0.1, np.float32)}),
+        "scorer.onnx": _program(scorer_program),
     }
+    for path, portion in (
+        ("parameters", (Role.DENSE, Role.ROWS)),
+        ("private", (Role.PRIVATE,)),
+        ("frozen", (Role.FROZEN, Role.FROZEN_ROWS)),
+    ):
+        held = {parameter: start[parameter] for parameter in start if roles[parameter] in portion}
+        files[f"{path}.safetensors"] = _safetensors(held)
     entries = {path: hashlib.sha256(blob).hexdigest() for path, blob in files.items()}
     manifest = Manifest(
         name=name,
-        recommender="mf",
+        recommender="test",
         items=ITEMS,
-        batch=BatchKind.POINTWISE,
-        parameters=(
-            ParameterSpec("table", Role.ROWS, (ITEMS, WIDTH)),
-            ParameterSpec("user", Role.PRIVATE, (WIDTH,)),
-            ParameterSpec("bias", Role.DENSE, (1,)),
+        batch=batch,
+        context=context,
+        history=history,
+        parameters=tuple(
+            ParameterSpec(parameter, roles[parameter], value.shape)
+            for parameter, value in start.items()
         ),
-        programs={"onnx": "programs/update.onnx"},
-        scorer="scorer.onnx",
+        programs={"onnx": {"update": "programs/update.onnx", "scorer": "scorer.onnx"}},
         initial="parameters.safetensors",
         private="private.safetensors",
+        frozen="frozen.safetensors",
         files=tuple(
             FileEntry(path, entries[path], len(blob)) for path, blob in sorted(files.items())
         ),
@@ -140,7 +193,7 @@ def make_task(name: str = "tiny", update_program: str = UPDATE_PROGRAM) -> TinyT
     )
     raw = manifest.to_json()
     blobs = {entries[path]: blob for path, blob in files.items()}
-    return TinyTask(manifest, raw, blobs, task_id(raw))
+    return TinyTask(manifest, raw, blobs, task_id(raw), start)
 
 
 def _program(text: str) -> bytes:

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from export.onnx_graph import to_bytes
-from export.recommenders.mf import LOSSES
+from export.recommenders import RECOMMENDERS
 from export.training_graph import training_program
+from tests.export.small_recommenders import SMALL
+from wire.manifest import Optimizer
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -38,6 +40,13 @@ def mf_program() -> Callable[[str, bool, int, float], ModelProto]:
 
     @cache
     def compile_mf(loss: str, bias: bool, dimension: int, l2: float) -> ModelProto:
-        return training_program(LOSSES[loss](items=3, dimension=dimension, bias=bias, l2=l2))
+        mf = RECOMMENDERS["mf"](items=3, loss=loss, bias=bias, dimension=dimension, l2=l2)
+        return training_program(mf)
 
     return compile_mf
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str, Optimizer], ModelProto]:
+    """The compiled local update of a small recommender, by its name and optimiser."""
+    return cache(lambda name, optimizer: training_program(SMALL[name](), optimizer))

@@ -21,8 +21,8 @@ def content(name: str = "small") -> Content:
         batch=BatchKind.POINTWISE,
         parameters=(ParameterSpec("rows", Role.ROWS, (2, 3)),),
         values={"rows": np.arange(6, dtype=np.float32).reshape(2, 3)},
-        update=b"the program",
-        scorer=b"the scorer",
+        programs={"onnx": {"update": "programs/update.onnx", "scorer": "programs/scorer.onnx"}},
+        files={"programs/update.onnx": b"the program", "programs/scorer.onnx": b"the scorer"},
         training=TrainingPolicy(),
         codec=CodecPolicy(),
     )
@@ -51,7 +51,13 @@ def test_a_bundle_is_replaced_only_when_told_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["programs/update.onnx", "scorer.onnx", "parameters.safetensors", "private.safetensors"],
+    [
+        "programs/update.onnx",
+        "programs/scorer.onnx",
+        "parameters.safetensors",
+        "private.safetensors",
+        "frozen.safetensors",
+    ],
 )
 def test_one_byte_changed_is_refused(tmp_path: Path, path: str) -> None:
     bundle = write_bundle(content(), tmp_path / "bundle")
@@ -65,6 +71,6 @@ def test_one_byte_changed_is_refused(tmp_path: Path, path: str) -> None:
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     bundle = write_bundle(content(), tmp_path / "bundle")
-    (bundle.root / "scorer.onnx").write_bytes(b"the")
+    (bundle.root / "programs/scorer.onnx").write_bytes(b"the")
     with pytest.raises(BundleError, match=r"scorer.onnx has 3 bytes; the manifest says 10"):
         read_bundle(bundle.root)

@@ -82,10 +82,10 @@ def bundle(tmp_path: Path) -> Bundle:
         items=2,
         batch=BatchKind.POINTWISE,
         parameters=(ParameterSpec("rows", Role.ROWS, (2, 3)),),
-        programs={"onnx": "update.onnx"},
-        scorer="scorer.onnx",
+        programs={"onnx": {"update": "update.onnx", "scorer": "scorer.onnx"}},
         initial="p",
         private="q",
+        frozen="q",
         files=tuple(
             FileEntry(path, hashlib.sha256(content).hexdigest(), len(content))
             for path, content in contents.items()

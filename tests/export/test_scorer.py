@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from export.errors import RecommenderError
 from export.onnx_graph import to_bytes
-from export.recommenders.mf import LOSSES, MatrixFactorisation
+from export.recommenders.mf import MatrixFactorisation
 from export.scorer import scorer_program
 
 Run = Callable[[ModelProto, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
@@ -18,7 +18,7 @@ Run = Callable[[ModelProto, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("candidates", [1, 2, 100])
 def test_scores_are_those_of_the_module(run: Run, bias: bool, candidates: int) -> None:
-    model = LOSSES["bce"](items=candidates, dimension=5, bias=bias)
+    model = MatrixFactorisation(items=candidates, dimension=5, bias=bias)
     inputs = {name: p.detach().numpy() for name, p in model.named_parameters()}
     scores = run(scorer_program(model), inputs)["score"]
     assert scores.dtype == np.float32
@@ -26,7 +26,7 @@ def test_scores_are_those_of_the_module(run: Run, bias: bool, candidates: int) -
 
 
 def test_the_scorer_holds_no_parameter() -> None:
-    first, second = LOSSES["bce"](items=9, seed=1), LOSSES["bce"](items=4_000, seed=2)
+    first, second = MatrixFactorisation(items=9, seed=1), MatrixFactorisation(items=4_000, seed=2)
     program = scorer_program(first)
     assert to_bytes(program) == to_bytes(scorer_program(second))
     assert program.ir_version == 10

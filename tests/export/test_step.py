@@ -1,123 +1,71 @@
-"""Losses that cannot be compiled are refused with the reason."""
-
-from collections.abc import Callable, Mapping
+"""One step is that of torch.optim, whichever way its gradient comes."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from export.errors import RecommenderError
-from export.losses import bce
-from export.recommender import Recommender
+from export.recommender import batch_inputs
 from export.step import trace_step
-from export.training_graph import training_program
-from wire.manifest import BatchKind, Role
+from tests.export.probe import Probe, good
+from tests.export.small_recommenders import SMALL
+from wire.manifest import Optimizer, Role
 
-Loss = Callable[["Probe", Tensor, Tensor], Tensor]
-
-
-class Probe(Recommender):
-    """A recommender whose loss is given by the test."""
-
-    kind, batch = "probe", BatchKind.POINTWISE
-    seen: Tensor
-
-    def __init__(self, loss: Loss) -> None:
-        super().__init__()
-        self.items = 4
-        self.rows = nn.Parameter(torch.ones(4, 2))
-        self.user = nn.Parameter(torch.ones(2))
-        self.padded = nn.Embedding(4, 2, padding_idx=0)
-        self.register_buffer("seen", torch.zeros(()))
-        self._loss = loss
-
-    def roles(self) -> Mapping[str, Role]:
-        return {"rows": Role.ROWS, "user": Role.PRIVATE, "padded.weight": Role.ROWS}
-
-    def loss(self, item: Tensor, label: Tensor) -> Tensor:
-        return self._loss(self, item, label)
-
-    def score(self) -> Tensor:
-        return self.rows @ self.user
+RATE = 0.1
 
 
-def logit(probe: Probe, item: Tensor) -> Tensor:
-    return (probe.rows[item] + probe.padded.weight[item]) @ probe.user
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+def test_names_and_tensors_agree(optimizer: Optimizer) -> None:
+    recommender = SMALL["linear"]()
+    step = trace_step(recommender, optimizer, proximal=True)
+    examples = step.examples(7, 5)
+    assert tuple(examples) == step.inputs
+    results = dict(zip(step.outputs, step(*examples.values()), strict=True))
+    for name in (*step.trained, *step.state):
+        assert results[f"{name}.new"].shape == examples[name].shape
+    assert results["losses"].shape == (5,)
+    assert step.batch == batch_inputs(recommender)
+    assert step.frozen == ("features",)
+    assert examples["features"].shape == (7, 3)
+    assert examples["item_rows.start"].shape == (7, 1)
+    shapes = step.shapes("R", "B")
+    assert shapes["context"] == ("B", 2)
+    assert shapes["rate"] == ("B",)
+    assert shapes["features"] == ("R", 3)
+    assert shapes["pull"] == ()
 
 
-def scalar(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    return bce(logit(probe, item), label).sum()
-
-
-def doubles(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    return bce(logit(probe, item), label).double()
-
-
-def constant(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    return label
-
-
-def without_user(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    return bce((probe.rows[item] + probe.padded.weight[item]).sum(1), label)
-
-
-def averages_table(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    return bce(logit(probe, item), label) + probe.rows.square().mean()
-
-
-def counts_rows(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    return bce(logit(probe, item) / probe.rows.shape[0], label)
-
-
-def padding(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    return bce((probe.rows[item] + probe.padded(item)) @ probe.user, label)
-
-
-def branches(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    sign = 1 if float(label.detach().sum()) > 2 else -1
-    return bce(sign * logit(probe, item), label)
-
-
-def counts_calls(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-    probe.seen.add_(1)
-    return bce(logit(probe, item), label)
-
-
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        (scalar, r"float32 \[\] for 13 samples; expected torch.float32 \[13\]"),
-        (doubles, "torch.float64"),
-        (constant, "depends on no parameter"),
-        (without_user, "'user' takes no part in the loss"),
-        (averages_table, "depends on the number of rows"),
-        (counts_rows, "depends on the number of rows"),
-        (padding, "padding_idx"),
-        (branches, "cannot be traced"),
-        (counts_calls, "seen in place"),
-    ],
-)
-def test_a_loss_that_breaks_a_rule_is_refused(loss: Loss, message: str) -> None:
-    with pytest.raises(RecommenderError, match=message):
-        trace_step(Probe(loss))
-
-
-def test_an_error_is_one_line() -> None:
-    with pytest.raises(RecommenderError) as caught:
-        trace_step(Probe(branches))
-    assert "\n" not in str(caught.value)
-
-
-def test_what_has_no_standard_operator_is_refused() -> None:
-    def exotic(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
-        return bce(torch.special.bessel_j0(label) + logit(probe, item), label)
-
-    with pytest.raises(RecommenderError, match=r"conversion to ONNX failed: .*bessel_j0"):
-        training_program(Probe(exotic))
+def test_plain_sgd_adds_rows_into_the_table_itself() -> None:
+    step = trace_step(SMALL["mf"]())
+    assert not step.state
+    assert step.inputs == ("user_vector", "item_rows", "item", "label", "rate")
+    values = step.examples(3, 2)
+    values["item_rows"] = torch.ones(3, 5)
+    values["user_vector"] = torch.ones(4)
+    values["item"] = torch.tensor([1, 1])
+    values["rate"] = torch.tensor([-RATE, 0.0])
+    _, rows, losses = step(*values.values())
+    # Logit 5 and label 0: the slope is sigmoid(5), and the bias column takes it as it is.
+    assert rows[1].tolist() == pytest.approx([1 - RATE * torch.tensor(5.0).sigmoid().item()] * 5)
+    assert rows[[0, 2]].tolist() == [[1.0] * 5] * 2
+    assert losses[0] == losses[1]
 
 
 def test_one_tensor_for_two_inputs_of_a_loss_stays_two_inputs() -> None:
-    step = trace_step(Probe(lambda probe, item, label: bce(logit(probe, item), label)))
-    inputs = [node.name for node in step.graph.graph.find_nodes(op="placeholder")]
-    assert len(inputs) == len(step.parameters) + 3
-    assert len(set(step.parameters)) == 3
+    step = trace_step(Probe(good))
+    inputs = [node.name for node in step.gradients.graph.find_nodes(op="placeholder")]
+    assert len(inputs) == len(step.trained) + 3
+    assert len(set(step.trained)) == 3
+
+
+def test_a_parameter_that_only_the_score_reads_may_be_frozen() -> None:
+    class WithPrior(Probe):
+        prior: Tensor
+
+        def __init__(self) -> None:
+            super().__init__(good)
+            self.register_buffer("prior", torch.zeros(self.items, 1))
+
+        def roles(self) -> dict[str, Role]:
+            return {**super().roles(), "prior": Role.FROZEN_ROWS}
+
+    assert trace_step(WithPrior()).frozen == ("prior",)

@@ -1,4 +1,7 @@
-"""The compiled local update is PyTorch's SGD, whatever the shapes, and padding is nothing."""
+"""The compiled local update is PyTorch's SGD, whatever the shapes, and padding is nothing.
+
+What other optimisers, the proximal term and the clip do, `test_parity` says.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,17 +18,18 @@ from torch import Tensor, nn
 
 from export.losses import bce
 from export.onnx_graph import to_bytes
-from export.recommender import BATCH_INPUTS, Recommender, local_copy
-from export.recommenders.mf import LOSSES
+from export.recommender import Recommender, batch_inputs
+from export.recommenders import RECOMMENDERS
+from export.reference import local_update
 from export.training_graph import training_program
-from wire.manifest import BatchKind, Role
+from tests.export.local_updates import draw_update
+from wire.manifest import BatchKind, Optimizer, Role
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[ModelProto, Arrays], dict[str, NDArray[Any]]]
 MfProgram = Callable[[str, bool, int, float], ModelProto]
 
 DIMENSION = 8
-RATE = 0.1
 L2 = 0.05
 TOLERANCE = 1e-5
 
@@ -71,46 +75,16 @@ def tower() -> tuple[Tower, ModelProto]:
 
 
 def draw(
-    model: Recommender, rng: np.random.Generator, *, rows: int, steps: int, samples: int
+    model: Recommender, seed: int, *, rows: int, steps: int, samples: int
 ) -> dict[str, NDArray[Any]]:
     """A start and batches for a model; a third of the samples is padding."""
-    roles = model.roles()
-    inputs: dict[str, NDArray[Any]] = {"learning_rate": np.array(RATE, np.float32)}
-    for name, parameter in model.named_parameters():
-        shape = (rows, parameter.shape[1]) if roles[name] is Role.ROWS else tuple(parameter.shape)
-        inputs[name] = rng.normal(0, 0.5, shape).astype(np.float32)
-    for name, dtype in BATCH_INPUTS[model.batch].items():
-        if dtype is torch.int64:
-            inputs[name] = rng.integers(0, rows, (steps, samples))
-        else:
-            inputs[name] = rng.integers(0, 2, (steps, samples)).astype(np.float32)
-    inputs["weight"] = rng.choice([0.0, 0.5, 1.0], (steps, samples)).astype(np.float32)
-    return inputs
-
-
-def pytorch(model: Recommender, inputs: Arrays) -> dict[str, NDArray[Any]]:
-    """The local update by PyTorch's own autograd and optimiser."""
-    rows = [inputs[name].shape[0] for name, role in model.roles().items() if role is Role.ROWS]
-    local = local_copy(model, rows[0])
-    with torch.no_grad():
-        for name, parameter in local.named_parameters():
-            parameter.copy_(torch.from_numpy(inputs[name]))
-    optimiser = torch.optim.SGD(local.parameters(), lr=float(inputs["learning_rate"]))
-    losses = []
-    for step, weights in enumerate(inputs["weight"]):
-        batch = [torch.from_numpy(inputs[name][step]) for name in BATCH_INPUTS[model.batch]]
-        weight = torch.from_numpy(weights)
-        total = (weight * local.loss(*batch)).sum()
-        optimiser.zero_grad()
-        torch.autograd.backward(total)
-        optimiser.step()
-        losses.append(float(total.detach()) / max(float(weight.sum()), 1.0))
-    trained = {f"{name}.new": p.detach().numpy() for name, p in local.named_parameters()}
-    return {**trained, "loss": np.array(losses, np.float32)}
+    inputs = draw_update(model, rows=rows, steps=steps, samples=samples, seed=seed)
+    weights = np.random.default_rng(seed).choice([0.0, 0.5, 1.0], (steps, samples))
+    return {**inputs, "weight": weights.astype(np.float32)}
 
 
 def check_parity(model: Recommender, ours: Arrays, inputs: Arrays, rounding: float = 0.0) -> None:
-    reference = pytorch(model, inputs)
+    reference = local_update(model, Optimizer.SGD, inputs)
     assert ours.keys() == reference.keys()
     names = [name for name, _ in model.named_parameters()]
     deltas = [reference[f"{name}.new"] - inputs[name] for name in names]
@@ -145,8 +119,8 @@ shapes = st.fixed_dictionaries(
 def test_mf_is_pytorch_sgd(
     mf_program: MfProgram, run: Run, loss: str, bias: bool, shape: dict[str, int], seed: int
 ) -> None:
-    model = LOSSES[loss](items=3, dimension=DIMENSION, bias=bias, l2=L2)
-    inputs = draw(model, np.random.default_rng(seed), **shape)
+    model = RECOMMENDERS["mf"](items=3, loss=loss, dimension=DIMENSION, bias=bias, l2=L2)
+    inputs = draw(model, seed, **shape)
     outputs = run(mf_program(loss, bias, DIMENSION, L2), inputs)
     check_parity(model, outputs, inputs, rounding(model, inputs))
 
@@ -157,25 +131,25 @@ def test_a_recommender_with_dense_parameters_is_pytorch_sgd(
     tower: tuple[Tower, ModelProto], run: Run, shape: dict[str, int], seed: int
 ) -> None:
     model, program = tower
-    inputs = draw(model, np.random.default_rng(seed), **shape)
+    inputs = draw(model, seed, **shape)
     check_parity(model, run(program, inputs), inputs, rounding(model, inputs))
 
 
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_parity_holds_over_a_long_update(mf_program: MfProgram, run: Run, loss: str) -> None:
-    model = LOSSES[loss](items=3, dimension=32, l2=L2)
-    inputs = draw(model, np.random.default_rng(0), rows=200, steps=100, samples=64)
+    model = RECOMMENDERS["mf"](items=3, loss=loss, dimension=32, l2=L2)
+    inputs = draw(model, 0, rows=200, steps=100, samples=64)
     inputs["learning_rate"] = np.array(0.05, np.float32)
     check_parity(model, run(mf_program(loss, False, 32, L2), inputs), inputs)
 
 
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_padding_changes_nothing(mf_program: MfProgram, run: Run, loss: str) -> None:
-    model = LOSSES[loss](items=3, dimension=DIMENSION)
+    model = RECOMMENDERS["mf"](items=3, loss=loss, dimension=DIMENSION)
     program = mf_program(loss, False, DIMENSION, L2)
-    inputs = draw(model, np.random.default_rng(1), rows=7, steps=4, samples=5)
+    inputs = draw(model, 1, rows=7, steps=4, samples=5)
     padded = dict(inputs)
-    for name in (*BATCH_INPUTS[model.batch], "weight"):
+    for name in (*batch_inputs(model), "weight"):
         # Three more samples in each step and two more steps, all of weight 0.
         padded[name] = np.pad(inputs[name], ((0, 2), (0, 3)))
     plain, more = run(program, inputs), run(program, padded)
@@ -191,8 +165,8 @@ def test_padding_changes_nothing(mf_program: MfProgram, run: Run, loss: str) -> 
 
 
 def test_rows_outside_the_batch_keep_every_bit(mf_program: MfProgram, run: Run) -> None:
-    model = LOSSES["bce"](items=3, dimension=DIMENSION)
-    inputs = draw(model, np.random.default_rng(2), rows=10, steps=3, samples=4)
+    model = RECOMMENDERS["mf"](items=3, dimension=DIMENSION)
+    inputs = draw(model, 2, rows=10, steps=3, samples=4)
     inputs["item"] = inputs["item"] % 5
     trained = run(mf_program("bce", False, DIMENSION, L2), inputs)["item_rows.new"]
     np.testing.assert_array_equal(trained[5:], inputs["item_rows"][5:])
@@ -207,6 +181,8 @@ def golden_inputs(**batch: list[list[float]]) -> dict[str, NDArray[Any]]:
         "user_vector": np.array([0.5], np.float32),
         "item_rows": np.array([[2.0], [-1.0]], np.float32),
         "learning_rate": np.array(0.1, np.float32),
+        "proximal": np.array(0, np.float32),
+        "clip": np.array(np.inf, np.float32),
         **arrays,
     }
 
@@ -284,18 +260,31 @@ def nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def test_the_program_does_not_know_the_catalogue() -> None:
-    small, large = LOSSES["bce"](items=2, dimension=4), LOSSES["bce"](items=300_000, dimension=4)
+    small, large = (
+        RECOMMENDERS["mf"](items=2, dimension=4),
+        RECOMMENDERS["mf"](items=300_000, dimension=4),
+    )
     assert to_bytes(training_program(small)) == to_bytes(training_program(large))
 
 
 def test_no_gradient_of_the_size_of_the_table(mf_program: MfProgram) -> None:
     for loss in ("bce", "bpr"):
         # Rows are gathered and added to; nothing else touches the table.
-        program = mf_program(loss, False, DIMENSION, L2)
-        body = next(node for node in program.graph.node if node.op_type == "Scan")
-        inner = next(a.g for a in body.attribute if a.name == "body")
-        readers = [node for node in inner.node if "step.item_rows" in node.input]
-        assert {node.op_type for node in readers} == {"GatherND", "ScatterND"}
+        plain, pulled = bodies(mf_program(loss, False, DIMENSION, L2))
+        assert readers(plain, "step/item_rows") == {"GatherND", "ScatterND"}
+        assert readers(pulled, "step/item_rows") == {"GatherND", "Sub", "Add"}
+
+
+def bodies(program: ModelProto) -> list[onnx.GraphProto]:
+    """One step without and with the proximal term."""
+    (branch,) = (node for node in program.graph.node if node.name == "steps")
+    loops = {attribute.name: attribute.g.node[0] for attribute in branch.attribute}
+    named = (loops[name].attribute for name in ("then_branch", "else_branch"))
+    return [next(a.g for a in attributes if a.name == "body") for attributes in named]
+
+
+def readers(graph: onnx.GraphProto, name: str) -> set[str]:
+    return {node.op_type for node in graph.node if name in node.input}
 
 
 def test_the_shapes_that_a_device_sees(mf_program: MfProgram) -> None:
@@ -304,6 +293,8 @@ def test_the_shapes_that_a_device_sees(mf_program: MfProgram) -> None:
         "user_vector": [8],
         "item_rows": ["R", 9],
         "learning_rate": [],
+        "proximal": [],
+        "clip": [],
         "item": ["S", "B"],
         "label": ["S", "B"],
         "weight": ["S", "B"],

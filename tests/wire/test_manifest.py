@@ -33,10 +33,10 @@ def root(tmp_path: Path) -> Path:
             ParameterSpec("item", Role.ROWS, (5, 2)),
             ParameterSpec("user", Role.PRIVATE, (2,)),
         ),
-        programs={"onnx": "update.onnx"},
-        scorer="scorer.onnx",
+        programs={"onnx": {"update": "update.onnx", "scorer": "scorer.onnx"}},
         initial="p.safetensors",
         private="p.safetensors",
+        frozen="p.safetensors",
         files=tuple(files),
         training=TrainingPolicy(),
         codec=CodecPolicy(),
@@ -67,8 +67,16 @@ def test_a_manifest_comes_back_and_names_its_task(root: Path) -> None:
         ("parameters", [{"name": "a", "role": "secret", "shape": [1]}], "role is 'secret'"),
         ("parameters", [{"name": "a", "role": "dense", "shape": []}], "shape"),
         ("parameters", [{"name": "a b", "role": "dense", "shape": [1]}], "name is 'a b'"),
-        ("programs", {}, "at least one program"),
-        ("scorer", "none.onnx", "no entry for 'none.onnx'"),
+        ("programs", {}, "at least one entry"),
+        ("programs", {"onnx": {}}, r"manifest\.programs\.onnx is \{\}; expected at least one"),
+        ("programs", {"onnx": {"update": 1}}, r"manifest\.programs\.onnx\.update is 1"),
+        ("programs", {"onnx": {"update": "none.onnx"}}, "no entry for 'none.onnx'"),
+        ("optimizer", "newton", r"manifest\.optimizer is 'newton'"),
+        ("capacity", {"rows": 0, "batch": 1}, r"manifest\.capacity\.rows is 0"),
+        ("history", -1, r"manifest\.history is -1"),
+        ("batch", "sequence", r"manifest\.history is 0; expected at least 1"),
+        ("context", [{"name": "hour", "size": 0}], r"manifest\.context\[0\]\.size is 0"),
+        ("context", [{"name": "hour", "size": 2}] * 2, "a name twice"),
         ("training", {"learning_rate": -1}, "training.learning_rate is -1"),
         ("training", {"lr": 1}, "unknown key 'lr'"),
         ("training", {"learning_rate": 10**400}, "learning_rate is an integer of 1329 bits"),
@@ -89,8 +97,8 @@ def test_a_bad_field_is_named(root: Path, key: str, value: Any, says: str) -> No
 
 def test_a_missing_field_is_named(root: Path) -> None:
     document = json.loads((root / MANIFEST_FILE).read_bytes())
-    del document["scorer"]
-    with pytest.raises(ManifestError, match=r"manifest\.scorer is missing"):
+    del document["programs"]
+    with pytest.raises(ManifestError, match=r"manifest\.programs is missing"):
         Manifest.from_json(json.dumps(document).encode())
 
 

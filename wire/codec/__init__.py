@@ -1,7 +1,12 @@
 """The delta codec: what a device learned, in as few bytes as its error allows.
 
 An encoded delta is the federated parameters' tensors one after the other, in manifest order,
-without names or shapes: the manifest has those. Each tensor begins with a byte that names its form.
+without names or shapes: the manifest has those. The modules, from the bits up:
+
+- ``stream``: bits; ``golomb``: numbers; ``index_set``: sets; ``drawn``: places drawn from a seed;
+- ``levels``, ``forms``: what a block of rows can be on the wire;
+- ``quantise``, ``low_rank``, ``fixed``, ``auto``, ``choice``: how a sender picks a form;
+- ``tensor``, ``delta``: the whole.
 """
 
 from wire.codec.delta import decode_delta, encode_delta

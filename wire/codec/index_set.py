@@ -1,10 +1,11 @@
-"""Sets of integers below a known bound: Rice-coded gaps or a bitmap, whichever is smaller.
+"""Sets of integers below a known bound, at about their entropy.
 
-Gaps between members of a random set of density p are geometric, for which Rice coding is close to
-the entropy. Quotients (unary) and remainders (fixed width) go in two streams, so that both
-directions are array operations. The parameter is that of Kiely, "Selecting the Golomb Parameter in
-Rice Coding", IPN Progress Report 42-159 (2004), eq. 17: ``1 + floor(log2(ln(phi - 1) / ln(1 -
-p)))``.
+Gaps between members of a random set are geometric, for which Golomb codes are the best prefix code
+(Gallager and Van Voorhis, "Optimal Source Codes for Geometrically Distributed Integer Alphabets",
+IEEE Transactions on Information Theory 21(2), 1975). The divisor follows from how many members
+there are, so nothing but the count is sent beside the gaps, and of a set with more than half of all
+integers those that are missing are coded. At a density of 0.5 the code is the bitmap. It takes less
+than 1.3 % more than the entropy up to a density of 0.3, and at most 4.4 % (at 0.38).
 """
 
 import math
@@ -12,18 +13,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.codec.golomb import read_golomb, write_golomb
 from wire.codec.stream import Reader, Writer
 from wire.errors import CodecError
 
-__all__ = ["read_index_set", "write_index_set"]
+__all__ = ["index_set_bits", "read_index_set", "read_mask", "write_index_set"]
 
-BITMAP = 0xFF
-EVERY = 0xFE
-MAX_RICE = 31
-_LOG_GOLDEN_RATIO = math.log((math.sqrt(5) - 1) / 2)
+Members = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
-def write_index_set(writer: Writer, members: NDArray[np.int64], universe: int) -> None:
+def write_index_set(writer: Writer, members: Members, universe: int) -> None:
     """Write a set.
 
     Args:
@@ -31,59 +31,65 @@ def write_index_set(writer: Writer, members: NDArray[np.int64], universe: int) -
         members: int64 [n], strictly increasing, each in [0, universe).
         universe: the bound, which the reader must know too.
     """
-    count = len(members)
-    writer.varint(count)
-    if count == 0:
-        return
-    if count == universe:
-        writer.byte(EVERY)
-        return
-    gaps = np.diff(members, prepend=-1) - 1
-    parameter = _rice_parameter(count, universe)
-    quotients = gaps >> parameter
-    unary_bits = int(quotients.sum()) + count
-    if -(-unary_bits // 8) + -(-count * parameter // 8) < -(-universe // 8):
-        writer.byte(parameter)
-        flags = np.zeros(unary_bits, np.bool_)
-        flags[np.cumsum(quotients + 1) - 1] = True
-        writer.bits(flags)
-        writer.codes(gaps & (1 << parameter) - 1, parameter)
-    else:
-        writer.byte(BITMAP)
-        flags = np.zeros(universe, np.bool_)
-        flags[members] = True
-        writer.bits(flags)
+    writer.number(len(members), universe.bit_length())
+    if 2 * len(members) > universe:
+        members = np.flatnonzero(~_mask(members, universe))
+    if len(members):
+        gaps = np.diff(members, prepend=-1) - 1
+        write_golomb(writer, gaps, _divisor(len(members), universe))
 
 
-def read_index_set(reader: Reader, universe: int, most: int) -> NDArray[np.int64]:
+def read_index_set(reader: Reader, universe: int, most: int) -> Members:
     """Read a set: int64 [n], strictly increasing, n at most ``most``.
 
     Raises:
         CodecError: it is not one, or has a member outside [0, universe).
     """
-    count = reader.varint(min(most, universe))
-    if count == 0:
-        return np.zeros(0, np.int64)
-    form = reader.byte()
-    if form == EVERY:
-        if count != universe:
-            raise CodecError("delta names every row but counts fewer")
-        return np.arange(universe, dtype=np.int64)
-    if form == BITMAP:
-        members = np.flatnonzero(reader.bits(universe))
-        if len(members) != count:
-            raise CodecError(f"delta counts {count} members and marks {len(members)}")
-        return members
-    if form > MAX_RICE:
-        raise CodecError(f"delta has an unknown index form {form}")
-    quotients = reader.unary(count, universe >> form)
-    gaps = (quotients << form) + reader.codes(count, form)
-    members = np.cumsum(gaps + 1) - 1
+    members, inverted = _read(reader, universe, most)
+    return np.flatnonzero(~_mask(members, universe)) if inverted else members
+
+
+def read_mask(reader: Reader, universe: int) -> Mask:
+    """Read a set as a mask: bool [universe]; see read_index_set."""
+    members, inverted = _read(reader, universe, universe)
+    mask = _mask(members, universe)
+    return np.logical_not(mask, out=mask) if inverted else mask
+
+
+def index_set_bits(count: int, universe: int) -> float:
+    """About how many bits a random set takes, without making it."""
+    density = count / max(1, universe)
+    if density in (0.0, 1.0):
+        return universe.bit_length()
+    entropy = -density * math.log2(density) - (1 - density) * math.log2(1 - density)
+    return universe.bit_length() + 1.01 * entropy * universe
+
+
+def _read(reader: Reader, universe: int, most: int) -> tuple[Members, bool]:
+    """The members that are coded, and whether they are those that are missing."""
+    count = reader.number(universe.bit_length())
+    if count > min(most, universe):
+        raise CodecError(f"delta has a count of {count}; at most {min(most, universe)} here")
+    inverted = 2 * count > universe
+    coded = universe - count if inverted else count
+    if not coded:
+        return np.zeros(0, np.int64), inverted
+    divisor = _divisor(coded, universe)
+    members = np.cumsum(read_golomb(reader, coded, divisor, universe // divisor) + 1) - 1
     if members[-1] >= universe:
         raise CodecError(f"delta has the index {members[-1]}; the bound is {universe}")
-    return members
+    return members, inverted
 
 
-def _rice_parameter(count: int, universe: int) -> int:
-    parameter = 1 + math.floor(math.log2(_LOG_GOLDEN_RATIO / math.log1p(-count / universe)))
-    return min(max(parameter, 0), MAX_RICE)
+def _mask(members: Members, universe: int) -> Mask:
+    mask = np.zeros(universe, np.bool_)
+    mask[members] = True
+    return mask
+
+
+def _divisor(count: int, universe: int) -> int:
+    """The integer nearest to ln 2 / density less a half, which is best or next to it.
+
+    In integers, for both sides must find the same: 355 / 1024 is ln 2 / 2.
+    """
+    return max(1, ((2 * universe - count) * 355 + 512 * count) // (1024 * count))

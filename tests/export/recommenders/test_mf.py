@@ -5,7 +5,7 @@ import torch
 
 from export.errors import RecommenderError
 from export.recommender import parameter_specs
-from export.recommenders.mf import BprMatrixFactorisation, MatrixFactorisation
+from export.recommenders.mf import MatrixFactorisation
 from wire.manifest import BatchKind, ParameterSpec, Role
 
 
@@ -15,8 +15,8 @@ def test_parameters_and_roles() -> None:
         ParameterSpec("item_rows", Role.ROWS, (7, 3)),
     )
     assert parameter_specs(MatrixFactorisation(items=7, dimension=3, bias=True))[1].shape == (7, 4)
-    assert MatrixFactorisation.batch is BatchKind.POINTWISE
-    assert BprMatrixFactorisation.batch is BatchKind.PAIRWISE
+    assert MatrixFactorisation(items=7).batch is BatchKind.POINTWISE
+    assert MatrixFactorisation(items=7, loss="bpr").batch is BatchKind.PAIRWISE
 
 
 def test_the_start_is_a_function_of_the_seed_alone() -> None:

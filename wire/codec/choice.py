@@ -1,0 +1,64 @@
+"""Which form a sender takes for a block of rows, under a policy."""
+
+import numpy as np
+
+from wire.codec.auto import form_within
+from wire.codec.fixed import low_rank, quantised, top_entries, top_rows
+from wire.codec.forms import Form, Half, Raw
+from wire.delta import FloatArray
+from wire.errors import NotFiniteError
+from wire.policy import CodecMode, CodecPolicy
+
+__all__ = ["form_for"]
+
+
+def form_for(
+    values: FloatArray,
+    policy: CodecPolicy,
+    *,
+    table: bool,
+    universe: int,
+    rng: np.random.Generator,
+) -> Form:
+    """The form for a block of rows.
+
+    Args:
+        values: float32 [h, w], finite, no row all zero, h at least 1.
+        policy: what the operator wants.
+        table: whether these are rows of a table; the mode low-rank is for those.
+        universe: how many rows there are to choose these from.
+        rng: for the choices of unbiased rounding.
+    """
+    try:
+        form = _wanted(values, policy, table=table, universe=universe, rng=rng)
+        form.values()
+    except NotFiniteError:
+        # A level above the largest float32, which rounding up can give.
+        return Raw(values)
+    return form
+
+
+def _wanted(
+    values: FloatArray,
+    policy: CodecPolicy,
+    *,
+    table: bool,
+    universe: int,
+    rng: np.random.Generator,
+) -> Form:
+    match policy.mode:
+        case CodecMode.RAW:
+            return Raw(values)
+        case CodecMode.HALF:
+            return Half.of(values)
+        case CodecMode.AUTO:
+            return form_within(values, policy.nmse, universe)
+        case CodecMode.LOW_RANK if table:
+            return low_rank(values, policy)
+        case CodecMode.ROWS:
+            kept = top_rows(values, policy.density)
+        case CodecMode.RANDOM_ENTRIES | CodecMode.RANDOM_ROWS:
+            kept = values != 0
+        case _:
+            kept = top_entries(values, policy.density)
+    return quantised(values, kept, policy, rng)

@@ -1,0 +1,224 @@
+"""One tensor: which places its rows can have, what form their block has, which they are, the block.
+
+Every tensor is a matrix here: a table as it is, a dense parameter with one row for each leading
+index. Its rows may be any of the matrix, or only some that a seed draws; or the seed draws single
+entries, and each is a row of width 1.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire.codec.choice import form_for
+from wire.codec.drawn import SEED_BITS, draw
+from wire.codec.forms import Factors, Form, Half, Raw, Scaled
+from wire.codec.index_set import read_index_set, write_index_set
+from wire.codec.levels import Levels
+from wire.codec.stream import Reader, Writer
+from wire.delta import FloatArray, RowBlock, Tensor
+from wire.errors import CodecError, NotFiniteError
+from wire.manifest import ParameterSpec, Role
+from wire.policy import CodecMode, CodecPolicy
+
+__all__ = ["read_tensor", "write_tensor"]
+
+Rows = NDArray[np.int64]
+
+PLACES_BITS, FORM_BITS = 2, 3
+FORMS: tuple[type[Form], ...] = (Raw, Half, Levels, Scaled, Factors)
+
+MAX_DRAWN = 1 << 20
+"""At most so many places are drawn for a tensor."""
+SMALLEST = 2.0**-100
+"""A tensor without a larger magnitude counts as zero, except in the raw forms."""
+
+
+class Places(IntEnum):
+    """Which rows a tensor can name."""
+
+    NONE = 0
+    ALL = 1
+    DRAWN_ROWS = 2
+    DRAWN_ENTRIES = 3
+
+
+DRAWN = {
+    CodecMode.RANDOM_ROWS: Places.DRAWN_ROWS,
+    CodecMode.RANDOM_ENTRIES: Places.DRAWN_ENTRIES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The rows that can be sent of a tensor.
+
+    Attributes:
+        places: what they are rows of.
+        seed: of drawn places, 0 to 2**32 - 1.
+        universe: how many places there are.
+        rows: int64 [n], increasing numbers of places.
+        values: float32 [n, width].
+    """
+
+    places: Places
+    seed: int
+    universe: int
+    rows: Rows
+    values: FloatArray
+
+
+def write_tensor(
+    writer: Writer,
+    spec: ParameterSpec,
+    tensor: Tensor | None,
+    policy: CodecPolicy,
+    rng: np.random.Generator,
+) -> None:
+    """Write one tensor, None being zero; see encode_delta."""
+    rows, values = _as_matrix(tensor, spec)
+    block = _block(rows, values, spec, policy, rng)
+    form = _form(block, spec, policy, rng)
+    if form is None:
+        writer.number(Places.NONE, PLACES_BITS)
+        return
+    touched = form.touched()
+    writer.number(block.places, PLACES_BITS)
+    writer.number(FORMS.index(type(form)), FORM_BITS)
+    if block.places is not Places.ALL:
+        writer.number(block.seed, SEED_BITS)
+        writer.number(block.universe, _shape(spec, block.places)[0].bit_length())
+    write_index_set(writer, block.rows[touched], block.universe)
+    form.of_rows(touched).write(writer)
+
+
+def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tensor, int]:
+    """Read one tensor; see decode_delta.
+
+    Args:
+        reader: where from.
+        spec: the parameter.
+        budget: how many values may be decoded.
+
+    Returns:
+        The tensor, and how much of the budget it took.
+    """
+    block = _read_block(reader, spec, budget)
+    height, width = _shape(spec, Places.ALL)
+    rows, values = block.rows, block.values
+    if block.places is Places.DRAWN_ENTRIES:
+        rows, values = _rows_of_entries(rows, values, width)
+    spent = block.universe if block.places in DRAWN.values() else 0
+    spent += spec.size if spec.role is Role.DENSE else values.size
+    if spent > budget:
+        raise CodecError(f"delta of {spec.name} is too large to decode")
+    if spec.role is Role.ROWS:
+        return RowBlock(rows, values), spent
+    dense = np.zeros((height, width), np.float32)
+    dense[rows] = values
+    return dense.reshape(spec.shape), spent
+
+
+def _read_block(reader: Reader, spec: ParameterSpec, budget: int) -> Block:
+    """Its rows are numbers of rows or entries of the tensor, not of drawn places."""
+    places = Places(reader.number(PLACES_BITS))
+    universe, width = _shape(spec, places)
+    if places is Places.NONE:
+        return Block(places, 0, 0, np.zeros(0, np.int64), np.zeros((0, width), np.float32))
+    number = reader.number(FORM_BITS)
+    if number >= len(FORMS):
+        raise CodecError(f"delta has an unknown form {number} for {spec.name}")
+    seed, drawn = 0, None
+    if places is not Places.ALL:
+        seed, count = reader.number(SEED_BITS), reader.number(universe.bit_length())
+        if not 0 < count <= min(universe, MAX_DRAWN, budget):
+            raise CodecError(f"delta of {spec.name} draws {count} places of {universe}")
+        drawn, _ = draw(seed, count, universe)
+        universe = count
+    rows = read_index_set(reader, universe, budget // width)
+    if not len(rows):
+        raise CodecError(f"delta of {spec.name} has a form for no rows")
+    values = FORMS[number].read(reader, len(rows), width).values()
+    return Block(places, seed, universe, rows if drawn is None else drawn[rows], values)
+
+
+def _block(
+    rows: Rows,
+    values: FloatArray,
+    spec: ParameterSpec,
+    policy: CodecPolicy,
+    rng: np.random.Generator,
+) -> Block:
+    places = DRAWN.get(policy.mode, Places.ALL)
+    universe = height = _shape(spec, places)[0]
+    seed = 0
+    if places is Places.DRAWN_ENTRIES:
+        rows, values = _entries(rows, values)
+    if places is not Places.ALL:
+        seed = int(rng.integers(1 << SEED_BITS))
+        universe = min(math.ceil(policy.density * height), MAX_DRAWN)
+        drawn, weights = draw(seed, universe, height)
+        _, rows, found = np.intersect1d(drawn, rows, assume_unique=True, return_indices=True)
+        values = values[found]
+        if policy.unbiased:
+            values = values * weights[rows, None].astype(np.float32)
+    touched = values.any(axis=1)
+    return Block(places, seed, universe, rows[touched], values[touched])
+
+
+def _form(
+    block: Block, spec: ParameterSpec, policy: CodecPolicy, rng: np.random.Generator
+) -> Form | None:
+    """The form of a block, None where nothing would be sent."""
+    largest = float(np.abs(block.values).max(initial=0.0))
+    raw = policy.mode in (CodecMode.RAW, CodecMode.HALF)
+    if largest < SMALLEST and not (raw and largest):
+        return None
+    form = form_for(
+        block.values, policy, table=spec.role is Role.ROWS, universe=block.universe, rng=rng
+    )
+    return form if form.touched().any() else None
+
+
+def _shape(spec: ParameterSpec, places: Places) -> tuple[int, int]:
+    """Height and width of the matrix that the places are rows of."""
+    if places is Places.DRAWN_ENTRIES:
+        return spec.size, 1
+    return spec.shape[0], math.prod(spec.shape[1:])
+
+
+def _entries(rows: Rows, values: FloatArray) -> tuple[Rows, FloatArray]:
+    """Each entry as a row of width 1."""
+    width = values.shape[1]
+    return (rows[:, None] * width + np.arange(width)).ravel(), values.reshape(-1, 1)
+
+
+def _rows_of_entries(entries: Rows, values: FloatArray, width: int) -> tuple[Rows, FloatArray]:
+    """The rows that entries are in, zero elsewhere."""
+    rows, at = np.unique(entries // width, return_inverse=True)
+    block = np.zeros((len(rows), width), np.float32)
+    block[at, entries % width] = values[:, 0]
+    return rows, block
+
+
+def _as_matrix(tensor: Tensor | None, spec: ParameterSpec) -> tuple[Rows, FloatArray]:
+    height, width = _shape(spec, Places.ALL)
+    if tensor is None:
+        return np.zeros(0, np.int64), np.zeros((0, width), np.float32)
+    if isinstance(tensor, RowBlock) is not (spec.role is Role.ROWS):
+        raise CodecError(f"delta of {spec.name} does not have the form of its role {spec.role}")
+    if isinstance(tensor, RowBlock):
+        rows, values = tensor.rows, tensor.values
+        if values.shape != (len(rows), width):
+            raise CodecError(f"delta of {spec.name} is {values.shape}; expected [n, {width}]")
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < height and (np.diff(rows) > 0).all()):
+            raise CodecError(f"delta of {spec.name} has rows that are not increasing in the table")
+    else:
+        if tensor.shape != spec.shape:
+            raise CodecError(f"delta of {spec.name} is {tensor.shape}; expected {spec.shape}")
+        rows, values = np.arange(height), tensor.reshape(height, width)
+    if not np.isfinite(values).all():
+        raise NotFiniteError(f"delta of {spec.name} is not finite")
+    return rows, values
