@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes clean
+.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,9 +24,16 @@ demo: $(VENV)/.demo ## train a fleet of agents end to end; ARGS="..." is passed 
 
 test: $(VENV)/.dev $(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/.dev) ## install what the tests need and run them all; ARGS="..." is passed to pytest
 	scripts/install-debian-packages mosquitto chromium chromium-driver openssl
-	$(BIN)/pytest $(ARGS)
-	$(if $(ARGS),,$(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/bin/pytest tests/ort_training,\
-	  @echo "tests/ort_training not run: no ONNX Runtime Training for this Python and machine"))
+	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-programs test-others)
+
+# Compiling takes most of the time of the tests, and one core.
+test-programs:
+	$(BIN)/pytest tests/export
+	$(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/bin/pytest tests/ort_training,\
+	  @echo "tests/ort_training not run: no ONNX Runtime Training for this Python and machine")
+
+test-others:
+	$(BIN)/pytest --ignore tests/export --ignore tests/ort_training
 
 test-arm64: $(VENV)/.dev ## train in an emulated arm64 userland and compare with this machine; takes minutes, needs root
 	scripts/test-arm64

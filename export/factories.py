@@ -103,7 +103,7 @@ def make_recommender(factory: Factory, arguments: Mapping[str, Any]) -> Recommen
         raise RecommenderError(f"{_name(factory)}: {error}") from error
     if not isinstance(recommender, Recommender):
         raise RecommenderError(
-            f"{_name(factory)} returned {type(recommender).__name__}; expected a "
+            f"{_name(factory)} returned {type(recommender).__name__}; expected an "
             "export.recommender.Recommender"
         )
     return recommender
