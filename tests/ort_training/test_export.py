@@ -1,7 +1,9 @@
 """What the exporter makes for ONNX Runtime Training, and what it refuses."""
 
+import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -14,6 +16,7 @@ from export.ort_training import ort_training_programs
 from export.recommender import Recommender
 from tests.export.probe import Loss, Probe, good, logit, place
 from tests.export.small_recommenders import SMALL
+from wire.bundle import Bundle
 from wire.manifest import Capacity, Optimizer
 
 pytest.importorskip(
@@ -28,11 +31,14 @@ def build(recommender: Recommender, optimizer: Optimizer = Optimizer.SGD) -> dic
     return ort_training_programs(recommender, optimizer, CAPACITY)
 
 
-def test_the_models_load_into_the_last_release_and_say_what_they_take() -> None:
-    programs = build(SMALL["two_tower"](), Optimizer.ADAM)
-    assert programs.keys() == {"training", "proximal", "optimizer", "checkpoint"}
+def test_the_models_load_into_the_last_release_and_say_what_they_take(
+    make_bundle: Callable[[str, Optimizer], Bundle],
+) -> None:
+    bundle = make_bundle("two_tower", Optimizer.ADAM)
+    files = {p: bundle.path(e) for p, e in bundle.manifest.program("ort-training").items()}
+    assert files.keys() == {"training", "proximal", "optimizer", "checkpoint", "scorer"}
     training, proximal, optimizer = (
-        onnx.load_from_string(programs[part]) for part in ("training", "proximal", "optimizer")
+        onnx.load(files[part]) for part in ("training", "proximal", "optimizer")
     )
     for model in (training, proximal, optimizer):
         assert model.ir_version == 10
@@ -48,7 +54,7 @@ def test_the_models_load_into_the_last_release_and_say_what_they_take() -> None:
     assert pulled - plain == {"proximal", *(f"{name}.start" for name in dense)}
     assert [info.name for info in training.graph.output][1] == "loss"
     # Without values: a device brings its own.
-    assert len(programs["checkpoint"]) < 1_000
+    assert files["checkpoint"].stat().st_size < 1_000
 
 
 BUILD_ALOUD = """
@@ -56,9 +62,10 @@ import hashlib
 import logging
 from export.ort_training import ort_training_programs
 from export.recommenders import RECOMMENDERS
+from wire.bundle import Bundle
 from wire.manifest import Capacity, Optimizer
-model = RECOMMENDERS["mf"](items=5, dimension=2, seed=1)
-programs = ort_training_programs(model, Optimizer.ADAM, Capacity(4, 3))
+model = RECOMMENDERS["mf"](items=40, dimension=4, bias=True, seed=7)
+programs = ort_training_programs(model, Optimizer.ADAM, Capacity(12, 6))
 assert not logging.root.handlers
 print({part: hashlib.sha256(raw).hexdigest() for part, raw in programs.items()})
 """
@@ -66,16 +73,16 @@ print({part: hashlib.sha256(raw).hexdigest() for part, raw in programs.items()})
 
 @pytest.mark.slow
 def test_bytes_depend_on_the_model_alone_and_compiling_says_nothing() -> None:
-    said = []
-    for seed in ("1", "2"):
-        words = [sys.executable, "-W", "error", "-c", BUILD_ALOUD.replace("seed=1", f"seed={seed}")]
-        done = subprocess.run(
-            words, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
-        )
-        assert done.stderr == ""
-        said.append(done.stdout)
-    assert said[0] == said[1]
-    assert len(said[0].splitlines()) == 1
+    programs = build(SMALL["mf"](), Optimizer.ADAM)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BUILD_ALOUD],
+        env={"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    digests = {part: hashlib.sha256(raw).hexdigest() for part, raw in programs.items()}
+    assert done.stdout == f"{digests}\n"
 
 
 @pytest.mark.parametrize("optimizer", [Optimizer.MOMENTUM, Optimizer.ADAGRAD])
@@ -108,7 +115,7 @@ def holds(probe: Probe, item: Tensor, label: Tensor) -> Tensor:
 
 
 def test_a_gradient_that_is_not_pytorchs_is_refused() -> None:
-    with pytest.raises(ExportError, match=r"gets the gradient of '[\w.]+' wrong, by 0\.\d"):
+    with pytest.raises(ExportError, match=r"gets the gradient of '[\w.]+' wrong, by \d"):
         build(Probe(holds))
 
 

@@ -105,7 +105,7 @@ def test_a_scorer_takes_any_number_of_rows(make_bundle: MakeBundle) -> None:
     given = {**inputs, **draw_situation(recommender, rows=ROWS + 9)}
     score = np.asarray(scorer.run(given)["score"], np.float32)
     user = np.append(inputs["user_vector"], np.float32(1.0))
-    np.testing.assert_allclose(score, inputs["item_rows"] @ user, atol=1e-6)
+    assert score == pytest.approx(inputs["item_rows"] @ user, abs=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
