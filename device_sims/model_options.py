@@ -50,8 +50,13 @@ def add_model_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--codec", choices=[str(mode) for mode in CodecMode], default=codec.mode, help="of deltas"
     )
+    group.add_argument(
+        "--nmse", type=float, default=codec.nmse, help="auto: largest squared error, relative"
+    )
     group.add_argument("--bits", type=int, default=codec.bits, help="bits a value")
-    group.add_argument("--density", type=float, default=codec.density, help="top-k: share kept")
+    group.add_argument(
+        "--density", type=float, default=codec.density, help="top-k, rows, random: share kept"
+    )
     group.add_argument("--rank", type=int, default=codec.rank, help="low-rank: rank")
 
 
@@ -76,6 +81,7 @@ def choose_model(arguments: argparse.Namespace, options: dict[str, object]) -> M
     )
     codec = CodecPolicy(
         mode=arguments.codec,
+        nmse=arguments.nmse,
         bits=arguments.bits,
         density=arguments.density,
         rank=arguments.rank,

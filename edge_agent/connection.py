@@ -134,10 +134,12 @@ class Connection:
         if isinstance(outcome, Exception):
             self._retry(explain_dial_error(outcome, self._broker))
             return
+        socket: Any = outcome.socket()
         if self._stopping:
             outcome.disconnect()
+            if socket is not None:
+                socket.close()
             return
-        socket: Any = outcome.socket()
         if socket is None:
             # The broker hung up while the first packet was being written.
             self._gone(None)

@@ -130,6 +130,8 @@ class Reactor:
     def close(self) -> None:
         """Give back its descriptors; after ``run`` has returned."""
         self._blocking.stop(0.0)
+        # A connection that was made meanwhile is handed to whoever asked for it, who closes it.
+        self._run_soon()
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)

@@ -213,10 +213,27 @@ def _add_codec(group: "argparse._ArgumentGroup") -> None:
         dest="mode",
         choices=modes,
         default=default.mode.value,
-        help="how rows are encoded",
+        help="how deltas are encoded",
     )
-    group.add_argument("--bits", type=int, default=default.bits, help="bits a value: 1, 2, 4 or 8")
-    group.add_argument(
-        "--density", type=float, default=default.density, help="share of entries top-k keeps"
-    )
-    group.add_argument("--rank", type=int, default=default.rank, help="rank of low-rank factors")
+    texts = {
+        "nmse": "auto: largest squared error of a tensor, relative to its energy",
+        "bits": "bits a value: 1, 2, 4 or 8",
+        "density": "top-k, rows, random: share that is kept",
+        "rank": "low-rank: most factors",
+        "residual_keep": "share of what was left out that is left an update later",
+        "residual_updates": "updates after which it is dropped",
+        "residual_bound": "most that it adds to a row, in usual lengths of a row",
+    }
+    for name, text in texts.items():
+        value = getattr(default, name)
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, type=type(value), default=value, help=text)
+    switches = {
+        "row_scales": "a scale for each row",
+        "all_rows": "name rows of which nothing is sent, too",
+        "unbiased": "rows, random: round at random",
+    }
+    for name, text in switches.items():
+        flag, value = f"--{name.replace('_', '-')}", getattr(default, name)
+        action = argparse.BooleanOptionalAction
+        group.add_argument(flag, action=action, default=value, help=text)

@@ -14,6 +14,8 @@ __all__ = ["RULES"]
 
 Value = ir.Value
 
+_LONGEST = 2**63 - 1
+
 
 class _Softplus:
     """x - log sigmoid(x) is softplus(x)."""
@@ -88,6 +90,23 @@ class _VectorTimesMatrix:
         return op.MatMul(vector, matrix)
 
 
+class _SumOfScaledRows:
+    """The sum of the columns of a transposed matrix, each times a number, is a product too."""
+
+    @staticmethod
+    def pattern(op: Any, matrix: Value, vector: Value, axes: Value) -> Any:
+        columns = op.Mul(op.Transpose(matrix, perm=[1, 0]), vector)
+        return op.ReduceSum(columns, axes, keepdims=0)
+
+    @staticmethod
+    def check(_context: Any, matrix: Value, vector: Value, axes: Value) -> bool:
+        return _rank(matrix) == 2 and _rank(vector) == 1 and _numbers(axes) == [1]
+
+    @staticmethod
+    def rewrite(op: Any, matrix: Value, vector: Value, **_: Value) -> Any:
+        return op.MatMul(vector, matrix)
+
+
 class _OuterProduct:
     """A column times a row is an elementwise product."""
 
@@ -140,6 +159,24 @@ class _SumOfOne:
         return op.Squeeze(x, axes)
 
 
+class _SumOfTwo:
+    """A sum over a dimension of size 2 inside others, which ONNX Runtime strides through slowly."""
+
+    @staticmethod
+    def pattern(op: Any, x: Value, axes: Value) -> Any:
+        return op.ReduceSum(x, axes, keepdims=1)
+
+    @staticmethod
+    def check(_context: Any, x: Value, axes: Value) -> bool:
+        at, size = _numbers(axes), x.shape
+        return size is not None and len(at) == 1 and size[int(at[0])] == 2
+
+    @staticmethod
+    def rewrite(op: Any, x: Value, axes: Value) -> Any:
+        axis = int(_numbers(axes)[0])
+        return op.Add(*op.Split(x, axis=axis, num_outputs=2, _outputs=2))
+
+
 class _SumOfSquares:
     """Squares and their sum in one."""
 
@@ -154,6 +191,23 @@ class _SumOfSquares:
     @staticmethod
     def rewrite(op: Any, x: Value, axes: Value, **_: Value) -> Any:
         return op.ReduceSumSquare(x, axes, keepdims=0)
+
+
+class _ProductOfProducts:
+    """Two constants in a product are one: a number takes both, before it meets a tensor."""
+
+    @staticmethod
+    def pattern(op: Any, x: Value, y: Value, first: Value, second: Value) -> Any:
+        return op.Mul(op.Mul(x, first), op.Mul(y, second))
+
+    @staticmethod
+    def check(_context: Any, x: Value, first: Value, second: Value, **_: Value) -> bool:
+        return _rank(x) == 0 and len(_numbers(first)) == len(_numbers(second)) == 1
+
+    @staticmethod
+    def rewrite(op: Any, x: Value, y: Value, first: Value, second: Value) -> Any:
+        both = op.Constant(value_float=_numbers(first)[0] * _numbers(second)[0])
+        return op.Mul(op.Mul(x, both), y)
 
 
 class _Normalised:
@@ -213,7 +267,8 @@ class _WholeSlice:
         if size is None or len(at) != 1 or _numbers(start) != [0] or _numbers(by) != [1]:
             return False
         length = size[int(at[0])]
-        return isinstance(length, int) and bool(stop) and length <= stop[0]
+        # What can vary may be as long as an index can be.
+        return bool(stop) and (length if isinstance(length, int) else _LONGEST) <= stop[0]
 
     @staticmethod
     def rewrite(op: Any, x: Value, **_: Value) -> Any:
@@ -262,10 +317,13 @@ RULES: Sequence[RewriteRule] = [
         _CrossEntropy,
         _ReluGate,
         _VectorTimesMatrix,
+        _SumOfScaledRows,
         _OuterProduct,
         _SumOfSamples,
         _SumOfOne,
+        _SumOfTwo,
         _SumOfSquares,
+        _ProductOfProducts,
         _Normalised,
         _NormalisedGradient,
         _WholeSlice,

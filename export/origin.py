@@ -18,7 +18,8 @@ from export.errors import causes
 __all__ = ["Call", "Recorder", "place_of_error", "place_of_operator", "places_of"]
 
 _HERE = Path(__file__).parent
-_TORCH = Path(torch.__file__).parent
+_PACKAGES = Path(torch.__file__).parent.parent
+_LIBRARIES = [_PACKAGES / name for name in ("torch", "onnxscript", "onnx_ir", "onnx")]
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 
 
@@ -27,7 +28,7 @@ class Call:
     """One operator that ran: what went in, what came out, and the line that asked for it."""
 
     operator: Any
-    arguments: tuple[Any, ...]
+    arguments: Mapping[str, Any]
     result: Any
     place: str
 
@@ -37,10 +38,22 @@ class Call:
         return str(self.operator.overloadpacket)
 
     @property
-    def written(self) -> tuple[Any, ...]:
+    def written(self) -> list[Any]:
         """The arguments that the operator changes in place."""
-        given = zip(self.operator._schema.arguments, self.arguments, strict=False)
-        return tuple(value for a, value in given if a.alias_info and a.alias_info.is_write)
+        written = [a.name for a in self.operator._schema.arguments if _is_written(a)]
+        return [self.arguments[name] for name in written if name in self.arguments]
+
+    @property
+    def draws(self) -> bool:
+        """Whether the operator draws random numbers."""
+        tagged = torch.Tag.nondeterministic_seeded in self.operator.tags
+        names = [argument.name for argument in self.operator._schema.arguments]
+        # Attention has the tag for a dropout of its own.
+        return tagged and ("dropout_p" not in names or bool(self.arguments.get("dropout_p")))
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -61,8 +74,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run an operator and note it."""
         result = func(*args, **(kwargs or {}))
+        names = [argument.name for argument in func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
         place = _first_place(self._frames(sys._getframe(1)))
-        self.calls.append(Call(func, (*args, *(kwargs or {}).values()), result, place))
+        self.calls.append(Call(func, given, result, place))
         return result
 
     def _frames(self, frame: FrameType | None) -> Iterator[tuple[str, int]]:
@@ -114,6 +129,6 @@ def _first_place(frames: Iterable[tuple[str, int]]) -> str:
 
 def _is_personal(file: Path) -> bool:
     # The recommenders that ship, a folder below, are modules like a person's own.
-    if file.parent == _HERE or _TORCH in file.parents:
+    if file.parent == _HERE or any(library in file.parents for library in _LIBRARIES):
         return False
     return _STANDARD not in file.parents or "site-packages" in file.parts

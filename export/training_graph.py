@@ -17,7 +17,8 @@ A step goes along the gradient of sum(weight * loss), the sum over the batch and
 proximal / 2 * |parameter - start|^2 over the federated parameters. So with SGD the learning rate is
 that of single samples, and does not change its meaning with the batch size. After the last step, a
 delta longer than ``clip`` is scaled down to it; private parameters do not count and stay as they
-are.
+are. A step of nothing but padding has a gradient of zero, which leaves plain SGD where it is, while
+momentum and Adam go on.
 
 R, S and B may be any size from 1; memory and time depend on them and not on the catalogue. Run it
 on one thread (``intra_op_num_threads=1``): ONNX Runtime adds rows that occur twice in a batch

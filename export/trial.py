@@ -146,17 +146,14 @@ def _check_calls(
                 f"{function}() changes {changed[0]!r} in place{call.place} ({call.name}); compute "
                 "a new tensor instead, and keep no count or statistic of batches"
             )
-        if torch.Tag.nondeterministic_seeded in call.operator.tags:
+        if call.draws:
             raise RecommenderError(
                 f"{function}() draws random numbers{call.place} ({call.name}); no runtime could "
                 "repeat them, so do without dropout and noise"
             )
+        looked_up = list(call.arguments.values())[:1]
         known = computed | _storages([*parameters.values(), *batch.values()])
-        if (
-            call.name in _LOOK_UPS
-            and _storages(call.arguments[:1]) - known
-            and _is_by_item(call, batch)
-        ):
+        if call.name in _LOOK_UPS and _storages(looked_up) - known and _is_by_item(call, batch):
             raise RecommenderError(
                 f"{function}() reads a constant by item{call.place}; positions count in the local "
                 "tables, so register it as a buffer of the shape [items, width] with the role "
@@ -167,7 +164,7 @@ def _check_calls(
 
 def _is_by_item(call: Call, batch: Batch) -> bool:
     positions = _storages([batch[name] for name in _POSITIONS if name in batch])
-    return not positions.isdisjoint(_storages(call.arguments[1:]))
+    return not positions.isdisjoint(_storages(list(call.arguments.values())[1:]))
 
 
 def _storages(values: object) -> set[int]:

@@ -251,7 +251,7 @@ class Announcement:
             size_bytes=fields.integer(4, 0, MAX_BLOB_BYTES),
             paused=fields.boolean(5),
             training=_policy(TrainingPolicy, fields.array(6, 7)),
-            codec=_policy(CodecPolicy, _named_mode(fields.array(7, 10))),
+            codec=_policy(CodecPolicy, _named_mode(fields.array(7, 11))),
         )
         fields.done()
         return announcement

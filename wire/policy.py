@@ -86,7 +86,7 @@ class CodecPolicy:
     """How a device encodes a delta, and what it does with the part that is left out.
 
     Attributes:
-        mode: what is sent and how; each mode reads those of the next six that it needs.
+        mode: what is sent and how; each mode reads those of the next seven that it needs.
         nmse: auto: the largest squared error of a tensor relative to its energy, 0 to 1; low-rank:
             no more factors are sent than it takes to get there.
         bits: bits a value, 1, 2, 4 or 8; low-rank takes 2 or more. Raw, half and auto ignore it.
@@ -94,6 +94,9 @@ class CodecPolicy:
             (rows), of all entries or rows of the tensor (random), above 0 and at most 1.
         rank: low-rank: most factors, 1 to 16.
         row_scales: top-k, rows, random: whether each row has a scale of its own.
+        all_rows: whether the rows of which nothing is sent are named all the same. Where a merge
+            divides a row's changes by the devices that touched it (row correction ``touched``),
+            they count then; left out, the few that do send would move the row too far.
         unbiased: rows, random: rounding at random, and random entries or rows weighed by how
             unlikely they were, so that the mean of what is decoded is the delta. It adds noise that
             error feedback would send around for ever, so it goes without: ``residual_keep`` 0.
@@ -104,14 +107,15 @@ class CodecPolicy:
             delta's rows, above 0 and at most 1e9.
     """
 
-    mode: CodecMode = CodecMode.LOW_RANK
+    mode: CodecMode = CodecMode.AUTO
     nmse: float = 0.05
     bits: int = 4
     density: float = 0.1
     rank: int = 1
     row_scales: bool = False
+    all_rows: bool = True
     unbiased: bool = False
-    residual_keep: float = 1.0
+    residual_keep: float = 0.9
     residual_updates: int = 100
     residual_bound: float = 10.0
 
@@ -125,6 +129,7 @@ class CodecPolicy:
             raise fields.refusal("density", self.density, "a share above 0 and at most 1")
         fields.integer("rank", 1, MAX_RANK)
         fields.boolean("row_scales")
+        fields.boolean("all_rows")
         self._check_unbiased(fields, mode)
         fields.number("residual_keep", 0.0, 1.0)
         fields.integer("residual_updates", 1, 1_000_000)

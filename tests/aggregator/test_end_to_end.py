@@ -80,6 +80,14 @@ def test_from_announcement_to_a_new_version(
         ]
 
 
+def with_word(payload: bytes, old: np.float32, new: np.float32) -> bytes:
+    """A payload with one float32 in place of another; raw values need not start at a byte."""
+    bits = "".join(f"{octet:08b}" for octet in payload)
+    before, after = (f"{int(value.view(np.uint32)):032b}" for value in (old, new))
+    assert bits.count(before) == 1
+    return int(bits.replace(before, after), 2).to_bytes(len(payload), "big")
+
+
 def test_bad_input_is_counted_and_answered_and_loses_nothing(
     aggregator: AggregatorProcess, mosquitto: Mosquitto, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -87,7 +95,7 @@ def test_bad_input_is_counted_and_answered_and_loses_nothing(
     good = make_update(bundle, 1)
     head = make_delta(bundle, 3)["head"]
     assert isinstance(head, np.ndarray)
-    nan = make_update(bundle, 3).payload.replace(head.tobytes()[:4], b"\x00\x00\xc0\x7f")
+    nan = with_word(make_update(bundle, 3).payload, head[0], np.float32(np.nan))
     bad: dict[Refusal, Update] = {
         Refusal.UNKNOWN_TASK: make_update(stranger, 2),
         Refusal.NOT_FINITE: with_payload(bundle, 3, nan),

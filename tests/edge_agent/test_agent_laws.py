@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,14 @@ from wire.messages import Outcome, Refusal, Update
 from wire.policy import CodecMode, CodecPolicy
 
 HISTORY = (3, 14, 15, 9, 26, 5, 35, 8)
-CODECS = (
-    CodecPolicy(mode=CodecMode.TOP_K, bits=1, density=0.1),
-    CodecPolicy(mode=CodecMode.LOW_RANK, bits=4, rank=1),
-    CodecPolicy(mode=CodecMode.RAW),
+CODECS = tuple(
+    replace(policy, residual_keep=1.0, residual_bound=1e9)
+    for policy in (
+        CodecPolicy(mode=CodecMode.TOP_K, bits=1, density=0.1),
+        CodecPolicy(mode=CodecMode.LOW_RANK, bits=4, rank=1),
+        CodecPolicy(mode=CodecMode.RAW),
+        CodecPolicy(mode=CodecMode.AUTO, nmse=0.2),
+    )
 )
 
 

@@ -32,7 +32,10 @@ __all__ = ["ITEMS", "TRAINING", "WIDTH", "TinyTask", "assemble", "make_task"]
 
 ITEMS, WIDTH = 60, 4
 TRAINING = TrainingPolicy(learning_rate=0.1, epochs=2, batch_size=8, negatives=2, interval_s=10.0)
-CODEC = CodecPolicy(mode=CodecMode.TOP_K, bits=2, density=0.3)
+# Residuals neither age nor are cut, so that a test can account for everything.
+CODEC = CodecPolicy(
+    mode=CodecMode.TOP_K, bits=2, density=0.3, residual_keep=1.0, residual_bound=1e9
+)
 
 UPDATE_PROGRAM = """
 <ir_version: 10, opset_import: ["" : 20]>

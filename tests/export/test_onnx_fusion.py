@@ -86,6 +86,14 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
         ),
         (
             program(
+                f"{X}, float[4] v",
+                f"t = {TRANSPOSED}(x)  p = Mul(t, v)  y = ReduceSum<keepdims=0>(p, at)",
+                "int64[1] at = {1}",
+            ),
+            {"MatMul": 1},
+        ),
+        (
+            program(
                 "float[4,1] x, float[3] v",
                 f"w = Unsqueeze(v, at)  t = {TRANSPOSED}(w)  y = MatMul(x, t)",
                 "int64[1] at = {1}",
@@ -105,12 +113,24 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
             {"Squeeze": 1},
         ),
         (
+            program("float[4,2,3] x", "y = ReduceSum<keepdims=1>(x, at)", "int64[1] at = {1}"),
+            {"Split": 1, "Add": 1},
+        ),
+        (
             program(
                 X,
                 "q = Pow(x, two)  y = ReduceSum<keepdims=0>(q, at)",
                 "float two = {2}, int64[1] at = {1}",
             ),
             {"ReduceSumSquare": 1},
+        ),
+        (
+            program(
+                f"{X}, float s",
+                "a = Mul(s, c)  b = Mul(x, d)  y = Mul(a, b)",
+                "float c = {0.5}, float d = {3}",
+            ),
+            {"Mul": 2},
         ),
         (program(X, NORMAL, "float[3] gain = {1,1,1}"), {"LayerNormalization": 1}),
         (
@@ -182,6 +202,13 @@ def test_a_small_number_is_not_zero() -> None:
     assert operators(shrunk(model)) == {"Mul": 1, "Add": 1}
 
 
+def test_a_slice_to_the_end_of_what_may_vary_is_whole() -> None:
+    body = "z = Slice(x, zero, end, zero, one)  y = Neg(z)"
+    for end, left in ((2**63 - 1, {"Neg": 1}), (7, {"Slice": 1, "Neg": 1})):
+        constants = f"int64[1] zero = {{0}}, int64[1] end = {{{end}}}, int64[1] one = {{1}}"
+        assert operators(shrunk(program("float[B,3] x", body, constants))) == left
+
+
 def test_what_others_read_stays() -> None:
     model = program(
         X, f"{LOG_SIGMOID} t = Sub(x, s)  y = Add(t, s)", "float zero = {0}, float one = {1}"
@@ -196,3 +223,12 @@ def test_constants_are_folded_and_what_is_computed_twice_is_merged() -> None:
         X, "c = Add(one, one)  a = Mul(x, c)  b = Mul(x, c)  y = Add(a, b)", "float one = {1}"
     )
     assert operators(shrunk(model)) == {"Mul": 1, "Add": 1}
+
+
+def test_a_large_constant_is_not_shipped() -> None:
+    model = program(
+        "float[100,50] x",
+        "z = Expand(zero, size)  y = Add(x, z)",
+        "float zero = {0}, int64[2] size = {100, 50}",
+    )
+    assert len(shrunk(model).SerializeToString()) < 1_000

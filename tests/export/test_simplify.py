@@ -15,7 +15,9 @@ class Neutral(nn.Module):
         cast = positions * 1.0
         kept = zeros - x + 2.0
         broadcast = x.sum().expand(3) + x
-        return nothing, shaped, cast, kept, broadcast
+        jointly = x.unsqueeze(1).expand(3, 2) * x[:2]
+        needed = x.unsqueeze(1).expand(3, 2) * x[:1]
+        return nothing, shaped, cast, kept, broadcast, jointly, needed
 
 
 def test_neutral_elements_go_and_results_stay() -> None:
@@ -31,8 +33,9 @@ def test_neutral_elements_go_and_results_stay() -> None:
         torch.testing.assert_close(result, expected, rtol=0, atol=0)
     left = [n.target for n in program.graph.nodes if n.op == "call_function"]
     # Left are what changes a shape or a dtype, and the sums that are not neutral.
-    assert left.count(aten.mul.Tensor) == 2
+    assert left.count(aten.mul.Tensor) == 4
     assert left.count(aten.add.Tensor) == 2
     assert left.count(aten.sub.Tensor) == 1
-    assert aten.expand.default not in left
+    # One copy is what gives a product its shape.
+    assert left.count(aten.expand.default) == 1
     assert aten.pow.Tensor_Scalar not in left

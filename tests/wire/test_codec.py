@@ -104,12 +104,12 @@ def test_more_dimensions_than_two() -> None:
     np.testing.assert_array_equal(decode_delta(payload, specs)["kernel"], kernel)
 
 
-def test_nothing_learned_costs_two_bits_a_tensor() -> None:
+def test_nothing_learned_costs_three_bits_a_tensor() -> None:
     specs = specs_of(100, 8)
     zero: dict[str, Tensor] = {"item": RowBlock(np.array([4]), np.zeros((1, 8), np.float32))}
     for mode in CodecMode:
         payload = encode_delta(zero, specs, CodecPolicy(mode=mode))
-        assert payload == b"\x10"
+        assert payload == b"\x10\x00"
         assert rows_of(decode_delta(payload, specs)["item"]).rows.size == 0
 
 

@@ -32,12 +32,13 @@ def test_a_set_comes_back(data: st.DataObject) -> None:
 def test_a_small_set_of_a_large_universe_comes_back(chosen: set[int]) -> None:
     members = sorted(chosen)
     raw = written(members, 2**31 - 1)
-    assert len(raw) <= 5 + 5 * len(members)
+    assert len(raw) <= 2 + 5 * len(members)
     assert read_index_set(Reader(raw), 2**31 - 1, 10).tolist() == members
 
 
 def test_all_and_none_cost_only_the_count() -> None:
-    assert len(written([], 1000)) == len(written(list(range(1000)), 1000)) == 2
+    assert len(written([], 1000)) == 1
+    assert len(written(list(range(1000)), 1000)) == 2
 
 
 @pytest.mark.parametrize("density", [0.003, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99])
@@ -69,7 +70,8 @@ def test_codes_come_back_and_take_no_more_bits_than_fixed_ones(
     writer, array = Writer(), np.array(codes, np.int64) >> shift
     write_codes(writer, array)
     raw = writer.getvalue()
-    assert len(raw) == -(-codes_bits(array) // 8)
+    # The size of a set is an estimate; of a short one, to within a few bits.
+    assert len(raw) <= -(-codes_bits(array) // 8) + 1
     assert codes_bits(array) <= 4 + len(codes) * int(array.max(initial=0)).bit_length()
     coding, found = read_codes(Reader(raw), len(codes))
     assert found.tolist() == array.tolist()
@@ -85,4 +87,15 @@ def test_numbers_of_any_width_come_back(numbers: list[tuple[int, int]]) -> None:
     assert [reader.number(width) for width, _ in numbers] == [
         value >> 32 - width for width, value in numbers
     ]
+    reader.finish()
+
+
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+def test_a_count_comes_back_in_few_bits(value: int, beyond: int) -> None:
+    writer = Writer()
+    writer.count(value, value + beyond)
+    raw = writer.getvalue()
+    assert 8 * len(raw) < value.bit_length() + 6 + 8
+    reader = Reader(raw)
+    assert reader.count(value + beyond) == value
     reader.finish()

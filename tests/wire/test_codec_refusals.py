@@ -26,13 +26,20 @@ MOST_BYTES = 256 << 20
 
 # Each number with its width in bits.
 VERSION = (1, 4)
-NONE, ALL, DRAWN_ROWS, DRAWN_ENTRIES = ((places, 2) for places in range(4))
-RAW, HALF, LEVELS, SCALED, FACTORS, UNKNOWN = ((form, 3) for form in range(6))
-ONE, INFINITE, LARGEST = (127 << 4, 12), (255 << 4, 12), ((255 << 4) - 1, 12)
-ROW_0: Numbers = [(1, 4), (1, 1), (0, 2)]
+NONE, RAW, HALF, LEVELS, SCALED, FACTORS, DRAWN_ROWS, DRAWN_ENTRIES = ((n, 3) for n in range(8))
+ONE, INFINITE, LARGEST = (127 << 5, 13), (255 << 5, 13), ((255 << 5) - 1, 13)
+
+
+def count(value: int, most: int) -> Numbers:
+    length = value.bit_length()
+    head = (length, most.bit_length().bit_length())
+    return [head, (value - (1 << length - 1), length - 1)] if length else [head]
+
+
+ROW_0: Numbers = [*count(1, 10), (1, 1), (0, 2)]
 """One of ten rows: a gap of 0, for which the divisor is 7."""
-BOTH_ENTRIES: Numbers = [(2, 2), (0, 2)]
-"""Two of two entries are not zero, none of the two is negative."""
+BOTH_ENTRIES: Numbers = [*count(2, 2), (0, 3)]
+"""Two of two entries are not zero, and neither is negative."""
 
 
 def message(*numbers: tuple[int, int]) -> bytes:
@@ -43,7 +50,7 @@ def message(*numbers: tuple[int, int]) -> bytes:
 
 
 def test_a_message_built_by_hand_is_read() -> None:
-    payload = message(ALL, LEVELS, *ROW_0, *BOTH_ENTRIES, ONE, (1, 4), (0b10, 2), ONE)
+    payload = message(LEVELS, *ROW_0, *BOTH_ENTRIES, ONE, (1, 4), (0b10, 2), ONE)
     block = decode_delta(payload, TABLE)["item"]
     assert isinstance(block, RowBlock)
     assert block.rows.tolist() == [0]
@@ -57,21 +64,25 @@ def test_a_message_built_by_hand_is_read() -> None:
         (b"\x00", "version 0 of the format; this software knows 1"),
         (b"\x20", "version 2 of the format; this software knows 1"),
         (message(NONE) + b"\x00", "1 trailing bytes"),
-        (message(NONE, (1, 2)), "padding"),
-        (message(ALL, UNKNOWN), "unknown form 5"),
-        (message(ALL, RAW, (11, 4)), "count of 11; at most 10"),
-        (message(ALL, RAW, (0, 4)), "a form for no rows"),
-        (message(ALL, RAW, (1, 4), (0b01, 2), (3, 2), (1, 1)), "index 13; the bound is 10"),
-        (message(ALL, RAW, (1, 4), (0, 30)), "0 of 1 unary numbers"),
-        (message(ALL, RAW, *ROW_0, (0, 32)), "truncated"),
-        (message(ALL, LEVELS, *ROW_0, (3, 2)), "count of 3; at most 2"),
-        (message(ALL, LEVELS, *ROW_0, *BOTH_ENTRIES, ONE, (7, 4)), "truncated"),
-        (message(ALL, SCALED, *ROW_0, (15, 4), (1, 17), (0, 4)), "row scale of 256; at most 255"),
-        (message(ALL, FACTORS, *ROW_0, (2, 4)), "rank of 3 for rows of 2"),
-        (message(DRAWN_ROWS, RAW, (7, 32), (0, 4)), "draws 0 places of 10"),
-        (message(DRAWN_ROWS, RAW, (7, 32), (11, 4)), "draws 11 places of 10"),
-        (message(DRAWN_ENTRIES, RAW, (7, 32), (21, 5)), "draws 21 places of 20"),
-        (message(DRAWN_ENTRIES, FACTORS, (7, 32), (20, 5), (1, 5), (0, 32)), "unary numbers"),
+        (message(NONE, (1, 1)), "padding"),
+        (message(DRAWN_ROWS, (7, 32), *count(5, 10), DRAWN_ROWS), "has no form 6 here"),
+        (message(RAW, *count(11, 10)), "count of 11; at most 10"),
+        (message(RAW, (5, 3)), "count of 5 bits; at most 10"),
+        (message(RAW, *count(0, 10)), "a form for no rows"),
+        (message(RAW, *count(1, 10), (0b01, 2), (3, 2), (1, 1)), "index 13; the bound is 10"),
+        (message(RAW, *count(1, 10), (0, 30)), "0 of 1 unary numbers"),
+        (message(RAW, *ROW_0, (0, 32)), "truncated"),
+        (message(LEVELS, *ROW_0, *count(3, 2)), "count of 3; at most 2"),
+        (message(LEVELS, *ROW_0, *BOTH_ENTRIES, ONE, (7, 4)), "truncated"),
+        (message(SCALED, *ROW_0, (15, 4), (1, 17), (0, 4)), "row scale of 256; at most 255"),
+        (message(FACTORS, *ROW_0, (2, 4)), "rank of 3 for rows of 2"),
+        (message(DRAWN_ROWS, (7, 32), *count(0, 10)), "draws 0 places of 10"),
+        (message(DRAWN_ROWS, (7, 32), *count(11, 10)), "count of 11; at most 10"),
+        (message(DRAWN_ENTRIES, (7, 32), *count(21, 20)), "count of 21; at most 20"),
+        (
+            message(DRAWN_ENTRIES, (7, 32), *count(20, 20), FACTORS, *count(1, 20), (0, 32)),
+            "unary numbers",
+        ),
     ],
 )
 def test_what_is_malformed_is_refused_by_name(payload: bytes, says: str) -> None:
@@ -82,21 +93,20 @@ def test_what_is_malformed_is_refused_by_name(payload: bytes, says: str) -> None
 @pytest.mark.parametrize(
     "payload",
     [
-        message(ALL, RAW, *ROW_0, (0x7FC00000, 32), (0, 32)),
-        message(ALL, RAW, *ROW_0, (0, 32), (0xFF800000, 32)),
-        message(ALL, HALF, *ROW_0, (0x7C00, 16), (0, 16)),
-        message(ALL, LEVELS, *ROW_0, *BOTH_ENTRIES, INFINITE, (0, 4)),
-        message(ALL, LEVELS, *ROW_0, *BOTH_ENTRIES, ONE, (1, 4), (1, 2), INFINITE),
-        message(ALL, LEVELS, *ROW_0, *BOTH_ENTRIES, LARGEST, (7, 4), (127, 14), LARGEST),
+        message(RAW, *ROW_0, (0x7FC00000, 32), (0, 32)),
+        message(RAW, *ROW_0, (0, 32), (0xFF800000, 32)),
+        message(HALF, *ROW_0, (0x7C00, 16), (0, 16)),
+        message(LEVELS, *ROW_0, *BOTH_ENTRIES, INFINITE, (0, 4)),
+        message(LEVELS, *ROW_0, *BOTH_ENTRIES, ONE, (1, 4), (1, 2), INFINITE),
+        message(LEVELS, *ROW_0, *BOTH_ENTRIES, LARGEST, (7, 4), (127, 14), LARGEST),
         message(
-            ALL,
             FACTORS,
             *ROW_0,
             (0, 4),
             *BOTH_ENTRIES,
             LARGEST,
             (0, 4),
-            *((1, 1), (0, 1)),
+            *(*count(1, 1), (0, 2)),
             LARGEST,
             (0, 4),
         ),
@@ -108,16 +118,16 @@ def test_what_is_not_finite_is_refused_by_name(payload: bytes) -> None:
 
 
 def every_row(universe: int) -> Numbers:
-    return [(universe, universe.bit_length())]
+    return count(universe, universe)
 
 
 @pytest.mark.parametrize(
     ("specs", "numbers"),
     [
-        (HUGE, [ALL, LEVELS, *every_row(1 << 24)]),
-        (HUGE, [ALL, FACTORS, (MAX_DECODED_VALUES // 64 + 1, 25)]),
-        (HUGE, [DRAWN_ROWS, RAW, (0, 32), (1 << 24, 25)]),
-        (HUGE, [DRAWN_ENTRIES, RAW, (0, 32), (1 << 30, 31)]),
+        (HUGE, [LEVELS, *every_row(1 << 24)]),
+        (HUGE, [FACTORS, *count(MAX_DECODED_VALUES // 64 + 1, 1 << 24)]),
+        (HUGE, [DRAWN_ROWS, (0, 32), *every_row(1 << 24)]),
+        (HUGE, [DRAWN_ENTRIES, (0, 32), *every_row(1 << 30)]),
         ((ParameterSpec("head", Role.DENSE, (1 << 15, 1 << 10)),), [NONE]),
         ((ParameterSpec("head", Role.DENSE, (1 << 12, 1 << 12)),) * 2, [NONE, NONE]),
     ],
@@ -138,7 +148,7 @@ FULL_TABLE = MAX_DECODED_VALUES // 64
 
 
 def all_ones(size: int) -> Numbers:
-    return [*every_row(size), (0, size.bit_length()), ONE, (0, 4)]
+    return [*every_row(size), (1, 1), *count(0, size), ONE, (0, 4)]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +170,7 @@ def test_the_largest_deltas_of_the_fewest_bytes_stay_within_bounds(
     numbers: Numbers, value: float
 ) -> None:
     specs = (ParameterSpec("item", Role.ROWS, (FULL_TABLE, 64)),)
-    payload = message(ALL, *numbers)
+    payload = message(*numbers)
     assert len(payload) < 20
     tracemalloc.start()
     started = time.process_time()

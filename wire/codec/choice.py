@@ -25,12 +25,15 @@ def form_for(
     Args:
         values: float32 [h, w], finite, no row all zero, h at least 1.
         policy: what the operator wants.
-        table: whether these are rows of a table; the mode low-rank is for those.
+        table: whether these are rows of a table; low-rank and ``all_rows`` are for those.
         universe: how many rows there are to choose these from.
         rng: for the choices of unbiased rounding.
     """
+    if policy.mode is CodecMode.AUTO:
+        all_rows = policy.all_rows and table
+        return form_within(values, policy.nmse, universe=universe, all_rows=all_rows)
     try:
-        form = _wanted(values, policy, table=table, universe=universe, rng=rng)
+        form = _fixed(values, policy, table=table, rng=rng)
         form.values()
     except NotFiniteError:
         # A level above the largest float32, which rounding up can give.
@@ -38,21 +41,14 @@ def form_for(
     return form
 
 
-def _wanted(
-    values: FloatArray,
-    policy: CodecPolicy,
-    *,
-    table: bool,
-    universe: int,
-    rng: np.random.Generator,
+def _fixed(
+    values: FloatArray, policy: CodecPolicy, *, table: bool, rng: np.random.Generator
 ) -> Form:
     match policy.mode:
         case CodecMode.RAW:
             return Raw(values)
         case CodecMode.HALF:
             return Half.of(values)
-        case CodecMode.AUTO:
-            return form_within(values, policy.nmse, universe)
         case CodecMode.LOW_RANK if table:
             return low_rank(values, policy)
         case CodecMode.ROWS:

@@ -27,7 +27,7 @@ def encode_delta(
 ) -> bytes:
     """Encode a delta.
 
-    A parameter that the delta lacks, or of which nothing is sent, costs two bits.
+    A parameter that the delta lacks, or of which nothing is sent, costs three bits.
 
     Args:
         delta: per name a RowBlock (role rows) or a full float32 array (role dense).

@@ -5,7 +5,7 @@ constructors and asks for its size before it writes.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,8 @@ class Raw:
         block: float32 [h, w].
     """
 
+    ENTRY_BITS: ClassVar[int] = 32
+
     block: FloatArray
 
     def values(self) -> FloatArray:
@@ -85,7 +87,7 @@ class Raw:
 
     def bits(self) -> float:
         """See Form."""
-        return 32 * self.block.size
+        return self.ENTRY_BITS * self.block.size
 
     def write(self, writer: Writer) -> None:
         """See Form."""
@@ -102,15 +104,13 @@ class Raw:
 class Half(Raw):
     """Every value as float16; ``block`` is float32 all the same."""
 
+    ENTRY_BITS: ClassVar[int] = 16
+
     @classmethod
     def of(cls, values: FloatArray) -> Self:
         """Round float32 [h, w]; what is too large becomes infinite."""
         with np.errstate(over="ignore"):
             return cls(values.astype(np.float16).astype(np.float32))
-
-    def bits(self) -> float:
-        """See Form."""
-        return 16 * self.block.size
 
     def write(self, writer: Writer) -> None:
         """See Form."""

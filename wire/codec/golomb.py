@@ -19,14 +19,19 @@ Numbers = NDArray[np.int64]
 
 def golomb_bits(numbers: Numbers, divisor: int) -> int:
     """How many bits the numbers take."""
-    quotients, remainders = np.divmod(numbers, divisor)
+    if divisor == 1:
+        return int(numbers.sum()) + len(numbers)
+    quotients = numbers // divisor
     width, short = _remainder_widths(divisor)
-    long = int(np.count_nonzero(remainders >= short))
+    long = int(np.count_nonzero(numbers - divisor * quotients >= short))
     return int(quotients.sum()) + len(numbers) * (1 + width) + long
 
 
 def write_golomb(writer: Writer, numbers: Numbers, divisor: int) -> None:
     """Write int64 [n], each at least 0."""
+    if divisor == 1:
+        writer.unary(numbers)
+        return
     quotients, remainders = np.divmod(numbers, divisor)
     width, short = _remainder_widths(divisor)
     long = remainders >= short
@@ -36,18 +41,11 @@ def write_golomb(writer: Writer, numbers: Numbers, divisor: int) -> None:
     writer.bits((shifted[long] & 1).astype(np.uint8))
 
 
-def read_golomb(
-    reader: Reader, count: int, divisor: int, most_quotients: int | None = None
-) -> Numbers:
-    """Read what write_golomb wrote: int64 [count].
-
-    Args:
-        reader: where from.
-        count: how many.
-        divisor: as it was written.
-        most_quotients: the largest sum that the quotients can have, where one is known.
-    """
-    quotients = reader.unary(count, most_quotients)
+def read_golomb(reader: Reader, count: int, divisor: int) -> Numbers:
+    """Read what write_golomb wrote: int64 [count]."""
+    quotients = reader.unary(count)
+    if divisor == 1:
+        return quotients
     width, short = _remainder_widths(divisor)
     remainders = reader.codes(count, width)
     long = np.flatnonzero(remainders >= short)
@@ -56,9 +54,9 @@ def read_golomb(
 
 
 def _remainder_widths(divisor: int) -> tuple[int, int]:
-    """Bits of a short remainder, and how many remainders are short.
+    """Bits of a short remainder, and how many are short; for a divisor above 1.
 
     Where all have the same width, they count as long, with one bit apart from the others.
     """
     width = (divisor - 1).bit_length()
-    return (width - 1, (1 << width) - divisor) if width else (0, 1)
+    return width - 1, (1 << width) - divisor

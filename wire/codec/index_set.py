@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire.codec.golomb import read_golomb, write_golomb
-from wire.codec.stream import Reader, Writer
+from wire.codec.stream import Reader, Writer, gaps
 from wire.errors import CodecError
 
 __all__ = ["index_set_bits", "read_index_set", "read_mask", "write_index_set"]
@@ -31,12 +31,11 @@ def write_index_set(writer: Writer, members: Members, universe: int) -> None:
         members: int64 [n], strictly increasing, each in [0, universe).
         universe: the bound, which the reader must know too.
     """
-    writer.number(len(members), universe.bit_length())
+    writer.count(len(members), universe)
     if 2 * len(members) > universe:
         members = np.flatnonzero(~_mask(members, universe))
     if len(members):
-        gaps = np.diff(members, prepend=-1) - 1
-        write_golomb(writer, gaps, _divisor(len(members), universe))
+        write_golomb(writer, gaps(members), _divisor(len(members), universe))
 
 
 def read_index_set(reader: Reader, universe: int, most: int) -> Members:
@@ -58,24 +57,24 @@ def read_mask(reader: Reader, universe: int) -> Mask:
 
 def index_set_bits(count: int, universe: int) -> float:
     """About how many bits a random set takes, without making it."""
-    density = count / max(1, universe)
-    if density in (0.0, 1.0):
-        return universe.bit_length()
+    header = universe.bit_length().bit_length() + count.bit_length()
+    if count in (0, universe):
+        return header
+    density = count / universe
     entropy = -density * math.log2(density) - (1 - density) * math.log2(1 - density)
-    return universe.bit_length() + 1.01 * entropy * universe
+    return header + 1.01 * entropy * universe
 
 
 def _read(reader: Reader, universe: int, most: int) -> tuple[Members, bool]:
     """The members that are coded, and whether they are those that are missing."""
-    count = reader.number(universe.bit_length())
-    if count > min(most, universe):
-        raise CodecError(f"delta has a count of {count}; at most {min(most, universe)} here")
+    count = reader.count(universe)
+    if count > most:
+        raise CodecError(f"delta has a count of {count}; at most {most} here")
     inverted = 2 * count > universe
     coded = universe - count if inverted else count
     if not coded:
         return np.zeros(0, np.int64), inverted
-    divisor = _divisor(coded, universe)
-    members = np.cumsum(read_golomb(reader, coded, divisor, universe // divisor) + 1) - 1
+    members = np.cumsum(read_golomb(reader, coded, _divisor(coded, universe)) + 1) - 1
     if members[-1] >= universe:
         raise CodecError(f"delta has the index {members[-1]}; the bound is {universe}")
     return members, inverted

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire.codec.golomb import golomb_bits, read_golomb, write_golomb
-from wire.codec.index_set import index_set_bits, read_mask, write_index_set
+from wire.codec.index_set import index_set_bits, read_index_set, read_mask, write_index_set
 from wire.codec.stream import Reader, Writer
 from wire.delta import FloatArray
 from wire.errors import NotFiniteError
@@ -21,16 +21,16 @@ __all__ = ["Codes", "Levels", "codes_bits", "narrowed", "read_codes", "round_sca
 
 Codes = NDArray[np.int64]
 
-MANTISSA_BITS = 4
-SCALE_BITS = 8 + MANTISSA_BITS
-LARGEST_SCALE = (0xFF << MANTISSA_BITS) - 1
+SCALE_BITS = 13
+DROPPED_BITS = 18
+LARGEST_SCALE = 0x1FDF
 LARGEST = float(np.finfo(np.float32).max)
-_DROPPED_BITS = 32 - 1 - SCALE_BITS
 
 CODING_BITS = 4
 MOST_FIXED_BITS = 7
-DIVISORS = (1, 2, 3, 4, 6, 8, 12, 16)
-"""Of the Golomb codes that the codings after the fixed ones stand for."""
+SPARSE = 8
+DIVISORS = (2, 3, 4, 6, 8, 12, 16)
+"""Of the Golomb codes that the codings after SPARSE stand for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,14 @@ class Levels:
     def bits(self) -> float:
         """About how many bits it takes."""
         count, negative = len(self.codes), int(np.count_nonzero(self.negative))
-        sets = index_set_bits(count, self.kept.size) + index_set_bits(negative, count)
-        return sets + 2 * SCALE_BITS + codes_bits(self.codes)
+        signs = 1 + min(count, index_set_bits(negative, count))
+        scales = SCALE_BITS * (2 if self.codes.any() else 1)
+        return index_set_bits(count, self.kept.size) + signs + scales + codes_bits(self.codes)
 
     def write(self, writer: Writer) -> None:
         """Write it; its shape is written elsewhere."""
         write_index_set(writer, np.flatnonzero(self.kept), self.kept.size)
-        write_index_set(writer, np.flatnonzero(self.negative), len(self.negative))
+        _write_signs(writer, self.negative)
         writer.number(_scale_code(self.base), SCALE_BITS)
         if write_codes(writer, self.codes):
             writer.number(_scale_code(self.step), SCALE_BITS)
@@ -89,7 +90,7 @@ class Levels:
         """Read what ``write`` wrote of a matrix [rows, width]."""
         kept = read_mask(reader, rows * width)
         count = int(np.count_nonzero(kept))
-        negative = read_mask(reader, count)
+        negative = _read_signs(reader, count)
         base = _read_scale(reader)
         coding, codes = read_codes(reader, count)
         step = _read_scale(reader) if coding else 0.0
@@ -105,21 +106,23 @@ def narrowed(values: NDArray[np.float64]) -> FloatArray:
     Raises:
         NotFiniteError: a value is too large.
     """
-    if values.size and not (values.max() <= LARGEST and values.min() >= -LARGEST):
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+    if not np.isfinite(rounded).all():
         raise NotFiniteError("delta has a value that is too large for float32")
-    return values.astype(np.float32)
+    return rounded
 
 
 def round_scale(value: float) -> float:
-    """The number nearest to a positive one that a scale can be: to within 3.2 %, unless tiny.
+    """The number nearest to a positive one that a scale can be: to within 1.6 %, unless tiny.
 
-    A scale is a float32 without its sign and all but the first four bits of its mantissa.
+    A scale is a float32 without its sign and all but the first five bits of its mantissa.
     """
     return _scale_of(_scale_code(value))
 
 
-def codes_bits(codes: Codes) -> int:
-    """How many bits write_codes takes."""
+def codes_bits(codes: Codes) -> float:
+    """About how many bits write_codes takes."""
     return CODING_BITS + _best_coding(codes)[0]
 
 
@@ -133,8 +136,11 @@ def write_codes(writer: Writer, codes: Codes) -> int:
     writer.number(coding, CODING_BITS)
     if coding <= MOST_FIXED_BITS:
         writer.codes(codes, coding)
+    elif coding == SPARSE:
+        write_index_set(writer, np.flatnonzero(codes), len(codes))
+        writer.unary(codes[codes > 0] - 1)
     else:
-        write_golomb(writer, codes, DIVISORS[coding - MOST_FIXED_BITS - 1])
+        write_golomb(writer, codes, DIVISORS[coding - SPARSE - 1])
     return coding
 
 
@@ -143,30 +149,53 @@ def read_codes(reader: Reader, count: int) -> tuple[int, Codes]:
     coding = reader.number(CODING_BITS)
     if coding <= MOST_FIXED_BITS:
         return coding, reader.codes(count, coding)
-    return coding, read_golomb(reader, count, DIVISORS[coding - MOST_FIXED_BITS - 1])
+    if coding > SPARSE:
+        return coding, read_golomb(reader, count, DIVISORS[coding - SPARSE - 1])
+    codes = np.zeros(count, np.int64)
+    places = read_index_set(reader, count, count)
+    codes[places] = reader.unary(len(places)) + 1
+    return coding, codes
 
 
-def _best_coding(codes: Codes) -> tuple[int, int]:
-    """Bits and number of the smallest coding."""
-    width = int(codes.max(initial=0)).bit_length()
-    if not width:
+def _best_coding(codes: Codes) -> tuple[float, int]:
+    """About the bits, and the number, of the smallest coding."""
+    total = int(codes.sum())
+    if not total:
         return 0, 0
-    # The best divisor is about ln 2 times the mean (see index_set); its neighbours are tried too.
-    guess = int(np.searchsorted(DIVISORS, 0.7 * float(codes.mean())))
-    near = range(max(0, guess - 1), min(len(DIVISORS), guess + 2))
-    found = [(golomb_bits(codes, DIVISORS[at]), MOST_FIXED_BITS + 1 + at) for at in near]
+    width, present = int(codes.max()).bit_length(), int(np.count_nonzero(codes))
+    found = [(index_set_bits(present, len(codes)) + total, SPARSE)]
     if width <= MOST_FIXED_BITS:
         found.append((len(codes) * width, width))
+    # The best divisor is about ln 2 times the mean (see index_set).
+    best = min(int(np.searchsorted(DIVISORS, 0.6 * total / len(codes))), len(DIVISORS) - 1)
+    found.append((golomb_bits(codes, DIVISORS[best]), SPARSE + 1 + best))
     return min(found)
+
+
+def _write_signs(writer: Writer, negative: NDArray[np.bool_]) -> None:
+    """A bit each, after a 0; or the set of the negative ones, after a 1."""
+    count = len(negative)
+    uneven = index_set_bits(int(np.count_nonzero(negative)), count) < count
+    writer.number(uneven, 1)
+    if uneven:
+        write_index_set(writer, np.flatnonzero(negative), count)
+    else:
+        writer.bits(negative)
+
+
+def _read_signs(reader: Reader, count: int) -> NDArray[np.bool_]:
+    if reader.number(1):
+        return read_mask(reader, count)
+    return reader.bits(count).astype(np.bool_)
 
 
 def _scale_code(value: float) -> int:
     pattern = int(np.float32(min(value, LARGEST)).view(np.uint32))
-    return min(pattern + (1 << _DROPPED_BITS - 1) >> _DROPPED_BITS, LARGEST_SCALE)
+    return min(pattern + (1 << DROPPED_BITS - 1) >> DROPPED_BITS, LARGEST_SCALE)
 
 
 def _scale_of(code: int) -> float:
-    return float(np.uint32(code << _DROPPED_BITS).view(np.float32))
+    return float(np.uint32(code << DROPPED_BITS).view(np.float32))
 
 
 def _read_scale(reader: Reader) -> float:

@@ -5,6 +5,7 @@ best way over directions of different energy ("reverse water-filling", Cover and
 Information Theory, section 10.3.3).
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = ["directions", "factored"]
 
 Float64 = NDArray[np.float64]
 ITERATIONS = 12
+RIDGE = 1e-12
 
 
 def directions(values: Float64) -> Iterator[tuple[Float64, float]]:
@@ -57,12 +59,19 @@ def factored(values: Float64, vectors: Float64, *, left_step: float, right_step:
     """
     right = in_steps(vectors, right_step)
     seen = right.values().astype(np.float64)
-    inverse = np.linalg.pinv(seen @ seen.T)
-    left = in_steps(values @ seen.T @ inverse, left_step)
+    left = in_steps(_coordinates(values, seen), left_step)
     used = left.kept.any(axis=0)
     if used.any() and not used.all():
         return factored(values, vectors[used], left_step=left_step, right_step=right_step)
     return Factors(left, right)
+
+
+def _coordinates(values: Float64, vectors: Float64) -> Float64:
+    """The rows of ``values`` in terms of vectors [rank, w], by least squares."""
+    gram = vectors @ vectors.T
+    # A vector that was rounded to zero gets coordinates of zero.
+    gram[np.diag_indices_from(gram)] += RIDGE * max(1.0, float(np.trace(gram)))
+    return np.asarray(np.linalg.solve(gram, vectors @ values.T).T)
 
 
 def _leading(gram: Float64) -> Float64 | None:
@@ -70,9 +79,9 @@ def _leading(gram: Float64) -> Float64 | None:
     start = int(np.argmax(np.diagonal(gram)))
     if not gram[start, start] > 0.0:
         return None
-    vector: Float64 = gram[start] / np.linalg.norm(gram[start])
+    vector: Float64 = gram[start]
     square = gram @ gram / gram[start, start] ** 2
     for _ in range(ITERATIONS):
         vector = square @ vector
-        vector /= np.linalg.norm(vector)
+        vector /= math.sqrt(vector @ vector)
     return vector

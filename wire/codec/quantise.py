@@ -15,11 +15,11 @@ __all__ = ["in_bits", "in_steps", "step_within", "unbiased"]
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
-DEAD_ZONE = 0.2
+DEAD_ZONE = 0.15
 """By how much of a step magnitudes are rounded down rather than to the nearest level: what is close
 to the middle costs fewer bits below than it gains in error above."""
 REFITS = 2
-TRIALS, SHORTER, SHORTEST = 6, 0.9, 1e-6
+TRIALS, SHORTER = 4, 0.9
 
 
 def in_steps(values: Floats, step: float) -> Levels:
@@ -33,12 +33,13 @@ def in_steps(values: Floats, step: float) -> Levels:
         values: floats [h, w].
         step: above 0.
     """
-    step = round_scale(step)
     magnitudes = np.abs(values, dtype=np.float64)
-    codes, kept = _steps(magnitudes, step)
-    inside = codes[kept]
-    base = np.mean(magnitudes[kept] - inside * step) if len(inside) else 0.0
-    return Levels(kept, values[kept] < 0, inside.astype(np.int64), round_scale(float(base)), step)
+    # What is zero goes by the exact step, so that the error can be had as large as is allowed.
+    kept = magnitudes >= (0.5 + DEAD_ZONE) * step
+    inside, step = magnitudes[kept], round_scale(step)
+    codes = np.maximum(np.floor(inside / step - (0.5 + DEAD_ZONE)), 0.0)
+    base = float(np.mean(inside - codes * step)) if len(inside) else 0.0
+    return Levels(kept, values[kept] < 0, codes.astype(np.int64), round_scale(base), step)
 
 
 def step_within(magnitudes: NDArray[np.float64], allowed: float, beside: int = 0) -> float:
@@ -100,21 +101,16 @@ def unbiased(values: Floats, bits: int, rng: np.random.Generator) -> Levels:
     kept = values != 0
     entries = values[kept].astype(np.float64)
     most = (1 << bits) - 1
-    base = round_scale(1.04 * float(np.abs(entries).max(initial=0.0)) / most)
+    base = round_scale(1.02 * float(np.abs(entries).max(initial=0.0)) / most)
     places = np.floor((entries / base + most) / 2 + rng.random(len(entries)))
     odd = (2 * places - most).astype(np.int64)
     return Levels(kept, odd < 0, np.abs(odd) >> 1, base, 2 * base)
 
 
-def _steps(magnitudes: NDArray[np.float64], step: float) -> tuple[NDArray[np.float64], Mask]:
-    codes = np.floor(magnitudes / step - (0.5 + DEAD_ZONE))
-    return codes, codes >= 0
-
-
 def _error(magnitudes: NDArray[np.float64], step: float) -> float:
-    codes, kept = _steps(magnitudes, step)
+    codes = np.floor(magnitudes / step - (0.5 + DEAD_ZONE))
     rests = magnitudes - np.maximum(codes, 0.0) * step
-    inside = rests[kept]
+    inside = rests[codes >= 0]
     return float(rests @ rests) - float(inside.sum()) ** 2 / max(1, len(inside))
 
 

@@ -9,10 +9,17 @@ from numpy.typing import NDArray
 
 from wire.errors import CodecError
 
-__all__ = ["Reader", "Writer"]
+__all__ = ["Reader", "Writer", "gaps"]
 
 Bits = NDArray[np.uint8]
 MAX_CODE_BITS = 32
+
+
+def gaps(members: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many integers are missing before each of some increasing ones, from 0 on."""
+    missing = members.copy()
+    missing[1:] -= members[:-1] + 1
+    return missing
 
 
 class Writer:
@@ -20,59 +27,91 @@ class Writer:
 
     def __init__(self) -> None:
         self._parts: list[Bits] = []
+        self._number, self._width = 0, 0
 
     def number(self, value: int, width: int) -> None:
-        """One unsigned integer of ``width`` bits, 0 to 32."""
-        raw = np.frombuffer(value.to_bytes(MAX_CODE_BITS // 8, "big"), np.uint8)
-        self._parts.append(np.unpackbits(raw)[MAX_CODE_BITS - width :])
+        """One unsigned integer of ``width`` bits."""
+        self._number = self._number << width | value
+        self._width += width
+
+    def count(self, value: int, most: int) -> None:
+        """One integer from 0 to ``most``, in fewer bits where it is small.
+
+        First its length in bits, in as many bits as the length of ``most`` needs, then the number
+        without its leading one.
+        """
+        length = value.bit_length()
+        self.number(length, most.bit_length().bit_length())
+        if length:
+            self.number(value - (1 << length - 1), length - 1)
 
     def bits(self, flags: NDArray[np.bool_] | Bits) -> None:
         """Bits as they come."""
-        self._parts.append(flags.view(np.uint8))
+        self._add(flags.view(np.uint8))
 
     def codes(self, codes: NDArray[np.integer], width: int) -> None:
         """Unsigned integers of ``width`` bits each, 0 to 32."""
         if width:
             octets = codes.astype(">u4").view(np.uint8).reshape(-1, MAX_CODE_BITS // 8)
-            self._parts.append(np.unpackbits(octets, axis=1)[:, -width:].ravel())
+            self._add(np.unpackbits(octets, axis=1)[:, -width:].ravel())
 
     def unary(self, numbers: NDArray[np.int64]) -> None:
         """Each number as so many zeros and a one."""
         ends = np.cumsum(numbers + 1)
         flags = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
         flags[ends - 1] = 1
-        self._parts.append(flags)
+        self._add(flags)
 
     def getvalue(self) -> bytes:
         """All that was written."""
+        self._add(np.zeros(0, np.uint8))
         return np.packbits(np.concatenate(self._parts)).tobytes()
+
+    def _add(self, bits: Bits) -> None:
+        # Numbers in a row go together: an array for each would take most of the time.
+        if self._width:
+            raw = self._number.to_bytes(-(-self._width // 8), "big")
+            self._parts.append(np.unpackbits(np.frombuffer(raw, np.uint8))[-self._width :])
+            self._number, self._width = 0, 0
+        self._parts.append(bits)
 
 
 class Reader:
     """Reads what a Writer wrote, and refuses everything else.
 
-    Every method raises CodecError where the bits run out. Nothing takes more memory than a fixed
-    multiple of the bits that are there.
+    Every method raises CodecError where the bits run out. Time and memory of all of them together
+    are at most a fixed multiple of the bits that are there.
     """
 
     def __init__(self, raw: bytes) -> None:
-        self._raw, self._at = np.frombuffer(raw, np.uint8), 0
+        self._raw, self._at = raw, 0
+        self._bits = np.unpackbits(np.frombuffer(raw, np.uint8))
 
     @property
     def left(self) -> int:
         """Bits not yet read."""
-        return 8 * len(self._raw) - self._at
+        return len(self._bits) - self._at
 
     def number(self, width: int) -> int:
         """One unsigned integer of ``width`` bits."""
         first, last = self._advance(width)
         octets = self._raw[first >> 3 : -(-last // 8)]
-        return int.from_bytes(octets.tobytes(), "big") >> (-last % 8) & (1 << width) - 1
+        return int.from_bytes(octets, "big") >> (-last % 8) & (1 << width) - 1
+
+    def count(self, most: int) -> int:
+        """One integer from 0 to ``most``, as Writer.count writes it."""
+        length = self.number(most.bit_length().bit_length())
+        if length > most.bit_length():
+            raise CodecError(f"delta has a count of {length} bits; at most {most} here")
+        value = (1 << length - 1) + self.number(length - 1) if length else 0
+        if value > most:
+            raise CodecError(f"delta has a count of {value}; at most {most} here")
+        return value
 
     def bits(self, count: int) -> Bits:
-        """``count`` bits, each 0 or 1."""
+        """``count`` bits, each 0 or 1; not to be written to."""
         first, last = self._advance(count)
-        return self._flags(first, last)
+        return self._bits[first:last]
 
     def codes(self, count: int, width: int) -> NDArray[np.int64]:
         """``count`` unsigned integers of ``width`` bits each, 0 to 32."""
@@ -85,19 +124,17 @@ class Reader:
         packed = np.packbits(wide, axis=1)
         return packed.view(np.uint8 if octet else ">u4").ravel().astype(np.int64)
 
-    def unary(self, count: int, most: int | None = None) -> NDArray[np.int64]:
-        """``count`` numbers, each as so many zeros and a one.
-
-        Args:
-            count: how many.
-            most: the largest sum that they can have, where one is known.
-        """
-        window = self.left if most is None else min(self.left, count + most)
-        ones = np.flatnonzero(self._flags(self._at, self._at + window))[:count]
+    def unary(self, count: int) -> NDArray[np.int64]:
+        """``count`` numbers, each as so many zeros and a one."""
+        window = 4 * count + 64
+        ones = np.flatnonzero(self._bits[self._at : self._at + window])[:count]
+        while len(ones) < count and window < self.left:
+            window *= 4
+            ones = np.flatnonzero(self._bits[self._at : self._at + window])[:count]
         if len(ones) < count:
             raise CodecError(f"delta is truncated: {len(ones)} of {count} unary numbers end")
         self._advance(int(ones[-1]) + 1 if count else 0)
-        return np.diff(ones, prepend=-1) - 1
+        return gaps(ones)
 
     def finish(self) -> None:
         """Refuse trailing bytes, and padding that is not zero."""
@@ -111,7 +148,3 @@ class Reader:
             raise CodecError(f"delta is truncated: {count} bits wanted, {self.left} left")
         first, self._at = self._at, self._at + count
         return first, self._at
-
-    def _flags(self, first: int, last: int) -> Bits:
-        octets = self._raw[first >> 3 : -(-last // 8)]
-        return np.unpackbits(octets)[first & 7 : (first & 7) + last - first]

@@ -1,4 +1,4 @@
-"""One tensor: which places its rows can have, what form their block has, which they are, the block.
+"""One tensor: the form of its block, which rows they are, and the block.
 
 Every tensor is a matrix here: a table as it is, a dense parameter with one row for each leading
 index. Its rows may be any of the matrix, or only some that a seed draws; or the seed draws single
@@ -27,8 +27,10 @@ __all__ = ["read_tensor", "write_tensor"]
 
 Rows = NDArray[np.int64]
 
-PLACES_BITS, FORM_BITS = 2, 3
+FORM_BITS = 3
+NOTHING = 0
 FORMS: tuple[type[Form], ...] = (Raw, Half, Levels, Scaled, Factors)
+"""With the numbers from 1. The two after them say that places are drawn; then a form follows."""
 
 MAX_DRAWN = 1 << 20
 """At most so many places are drawn for a tensor."""
@@ -37,12 +39,11 @@ SMALLEST = 2.0**-100
 
 
 class Places(IntEnum):
-    """Which rows a tensor can name."""
+    """Which rows a tensor can name. The drawn ones stand where a form would."""
 
-    NONE = 0
-    ALL = 1
-    DRAWN_ROWS = 2
-    DRAWN_ENTRIES = 3
+    ROWS = 0
+    DRAWN_ROWS = 6
+    DRAWN_ENTRIES = 7
 
 
 DRAWN = {
@@ -82,16 +83,18 @@ def write_tensor(
     block = _block(rows, values, spec, policy, rng)
     form = _form(block, spec, policy, rng)
     if form is None:
-        writer.number(Places.NONE, PLACES_BITS)
+        writer.number(NOTHING, FORM_BITS)
         return
-    touched = form.touched()
-    writer.number(block.places, PLACES_BITS)
-    writer.number(FORMS.index(type(form)), FORM_BITS)
-    if block.places is not Places.ALL:
+    named = form.touched()
+    if policy.all_rows and spec.role is Role.ROWS:
+        named = np.ones_like(named)
+    if block.places is not Places.ROWS:
+        writer.number(block.places, FORM_BITS)
         writer.number(block.seed, SEED_BITS)
-        writer.number(block.universe, _shape(spec, block.places)[0].bit_length())
-    write_index_set(writer, block.rows[touched], block.universe)
-    form.of_rows(touched).write(writer)
+        writer.count(block.universe, _shape(spec, block.places)[0])
+    writer.number(1 + FORMS.index(type(form)), FORM_BITS)
+    write_index_set(writer, block.rows[named], block.universe)
+    form.of_rows(named).write(writer)
 
 
 def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tensor, int]:
@@ -106,11 +109,11 @@ def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tenso
         The tensor, and how much of the budget it took.
     """
     block = _read_block(reader, spec, budget)
-    height, width = _shape(spec, Places.ALL)
+    height, width = _shape(spec, Places.ROWS)
     rows, values = block.rows, block.values
     if block.places is Places.DRAWN_ENTRIES:
         rows, values = _rows_of_entries(rows, values, width)
-    spent = block.universe if block.places in DRAWN.values() else 0
+    spent = block.universe if block.places is not Places.ROWS else 0
     spent += spec.size if spec.role is Role.DENSE else values.size
     if spent > budget:
         raise CodecError(f"delta of {spec.name} is too large to decode")
@@ -123,24 +126,24 @@ def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tenso
 
 def _read_block(reader: Reader, spec: ParameterSpec, budget: int) -> Block:
     """Its rows are numbers of rows or entries of the tensor, not of drawn places."""
-    places = Places(reader.number(PLACES_BITS))
-    universe, width = _shape(spec, places)
-    if places is Places.NONE:
-        return Block(places, 0, 0, np.zeros(0, np.int64), np.zeros((0, width), np.float32))
     number = reader.number(FORM_BITS)
-    if number >= len(FORMS):
-        raise CodecError(f"delta has an unknown form {number} for {spec.name}")
+    places = Places(number) if number in tuple(DRAWN.values()) else Places.ROWS
+    universe, width = _shape(spec, places)
+    if number == NOTHING:
+        return Block(places, 0, 0, np.zeros(0, np.int64), np.zeros((0, width), np.float32))
     seed, drawn = 0, None
-    if places is not Places.ALL:
-        seed, count = reader.number(SEED_BITS), reader.number(universe.bit_length())
-        if not 0 < count <= min(universe, MAX_DRAWN, budget):
+    if places is not Places.ROWS:
+        seed, count = reader.number(SEED_BITS), reader.count(universe)
+        if not 0 < count <= min(MAX_DRAWN, budget):
             raise CodecError(f"delta of {spec.name} draws {count} places of {universe}")
         drawn, _ = draw(seed, count, universe)
-        universe = count
+        universe, number = count, reader.number(FORM_BITS)
+    if not 0 < number <= len(FORMS):
+        raise CodecError(f"delta of {spec.name} has no form {number} here")
     rows = read_index_set(reader, universe, budget // width)
     if not len(rows):
         raise CodecError(f"delta of {spec.name} has a form for no rows")
-    values = FORMS[number].read(reader, len(rows), width).values()
+    values = FORMS[number - 1].read(reader, len(rows), width).values()
     return Block(places, seed, universe, rows if drawn is None else drawn[rows], values)
 
 
@@ -151,12 +154,12 @@ def _block(
     policy: CodecPolicy,
     rng: np.random.Generator,
 ) -> Block:
-    places = DRAWN.get(policy.mode, Places.ALL)
+    places = DRAWN.get(policy.mode, Places.ROWS)
     universe = height = _shape(spec, places)[0]
     seed = 0
     if places is Places.DRAWN_ENTRIES:
         rows, values = _entries(rows, values)
-    if places is not Places.ALL:
+    if places is not Places.ROWS:
         seed = int(rng.integers(1 << SEED_BITS))
         universe = min(math.ceil(policy.density * height), MAX_DRAWN)
         drawn, weights = draw(seed, universe, height)
@@ -204,7 +207,7 @@ def _rows_of_entries(entries: Rows, values: FloatArray, width: int) -> tuple[Row
 
 
 def _as_matrix(tensor: Tensor | None, spec: ParameterSpec) -> tuple[Rows, FloatArray]:
-    height, width = _shape(spec, Places.ALL)
+    height, width = _shape(spec, Places.ROWS)
     if tensor is None:
         return np.zeros(0, np.int64), np.zeros((0, width), np.float32)
     if isinstance(tensor, RowBlock) is not (spec.role is Role.ROWS):
