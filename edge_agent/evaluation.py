@@ -93,7 +93,7 @@ def recommend(
     again: bool = False,
     scorer: Program,
 ) -> list[tuple[int, float]]:
-    """The best-scored items, best first, as (item, score).
+    """The best-scored items, best first and of equal ones the lowest number, as (item, score).
 
     Args:
         manifest: of the task.
@@ -110,9 +110,12 @@ def recommend(
     masked = history.items[:0] if again else history.items
     scores[masked] = -np.inf
     count = max(0, min(top, manifest.items - len(np.unique(masked))))
-    best = np.argpartition(-scores, count - 1)[:count] if count else np.zeros(0, np.int64)
-    order = np.lexsort((best, -scores[best]))
-    return [(int(item), float(scores[item])) for item in best[order]]
+    if not count:
+        return []
+    # Every item that ties with the last one, for a partition keeps any of them.
+    best = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    best = best[np.argsort(-scores[best], kind="stable")][:count]
+    return [(int(item), float(scores[item])) for item in best]
 
 
 def score(

@@ -11,6 +11,17 @@ from edge_agent.errors import ConfigError
 __all__ = ["tls_context"]
 
 
+class _Socket(ssl.SSLSocket):
+    """Closed by a handshake that fails: whoever asked for it never gets it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 @lru_cache
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """A client's context that checks the server's certificate and name.
@@ -22,6 +33,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=files.ca)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"tls.ca is {files.ca}; it holds no certificates: {error}") from None
+    context.sslsocket_class = _Socket
     if files.cert is not None:
         try:
             context.load_cert_chain(files.cert, files.key, password=_nobody_to_ask(files))

@@ -34,7 +34,8 @@ def as_top_k(block: RowBlock, nmse: float) -> bytes:
     order = np.argsort(-energies)
     lost = 1.0 - np.cumsum(energies[order]) / energies.sum()
     kept = np.sort(order[: 1 + int(np.searchsorted(-lost, -nmse))])
-    return places[kept].astype("<i4").tobytes() + block.values.ravel()[kept].astype("<f4").tobytes()
+    positions, values = places[kept].astype("<i4"), block.values.ravel()[kept].astype("<f4")
+    return bytes(positions.tobytes() + values.tobytes())
 
 
 def as_zstd(raw: bytes) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from edge_agent.connection import Connection
 from edge_agent.dialing import Will
 from edge_agent.errors import ConfigError
 from edge_agent.reactor import Reactor
+from edge_agent.tls import tls_context
 from tests.edge_agent.mosquitto import (
     MOSQUITTO,
     Certificates,
@@ -198,6 +200,16 @@ def test_client_certificates(tmp_path: Path, reactor: Reactor, certificates: Cer
         wait_until(lambda: heard.errors)
         assert "does it want a client certificate?" in str(heard.errors[0])
         stop(connection)
+
+
+def test_a_failed_handshake_leaves_no_socket_open(certificates: Certificates) -> None:
+    context = tls_context(TlsFiles(ca=certificates.ca))
+    ours, theirs = socket.socketpair()
+    wrapped = context.wrap_socket(ours, server_hostname="localhost", do_handshake_on_connect=False)
+    theirs.close()
+    with pytest.raises(ssl.SSLEOFError):
+        wrapped.do_handshake()
+    assert wrapped.fileno() == -1
 
 
 def test_unusable_tls_files_are_named(reactor: Reactor, certificates: Certificates) -> None:
