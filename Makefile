@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes clean
+.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,7 +44,7 @@ check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-main bench-agent bench-kills bench-runtimes ## print every measured figure beside its goal
+bench: bench-main bench-agent bench-kills bench-runtimes bench-codec ## print every measured figure beside its goal
 
 bench-main: $(VENV)/.dev ## quality, bytes and time on MovieLens-100K; DATA=path/to/ratings
 	$(BIN)/python -m device_sims.bench.main_job $(if $(DATA),--data $(DATA))
@@ -57,6 +57,9 @@ bench-kills: $(VENV)/.dev ## kill -9 at random: updates lost, updates doubled
 
 bench-runtimes: $(VENV)/.dev $(ORT_TRAINING)/.dev ## a local update on every runtime, and as the catalogue grows
 	$(BIN)/python -m device_sims.bench.runtimes --ort-training $(ORT_TRAINING)/bin/python
+
+bench-codec: $(VENV)/.dev ## bytes against bounds and other codecs, time, and what it costs in quality
+	$(BIN)/python -m device_sims.bench.codec $(if $(DATA),--data $(DATA))
 
 clean: ## remove the virtual environments and everything a run wrote
 	rm -rf $(VENV) $(ORT_TRAINING) runs

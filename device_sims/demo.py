@@ -2,9 +2,10 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from device_sims.brokers import start_broker
 from device_sims.datasets import Interactions, Split, split_latest
-from device_sims.examiner import Examiner
+from device_sims.examiner import Examiner, newest_version
 from device_sims.fleet import Fleet, FleetPlan, device_name
 from device_sims.folder import run_folder
 from device_sims.model import Model, make_recommender
@@ -30,6 +31,7 @@ from device_sims.report import (
 from device_sims.service import USER, AggregatorProcess
 from edge_agent.config import BrokerConfig, parse_broker_url
 from wire.bundle import Bundle
+from wire.delta import FloatArray
 from wire.manifest import BatchKind
 
 if TYPE_CHECKING:
@@ -104,9 +106,10 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
             least_history=2 if bundle.manifest.batch is BatchKind.SEQUENCE else 1,
         )
         stack.callback(fleet.stop)
-        examiner = Examiner(bundle, split, aggregator.client, out)
+        examiner = Examiner(bundle, split)
+        newest = partial(newest_version, aggregator.client, bundle, out)
         started = time.monotonic()
-        rounds = _train(fleet, examiner)
+        rounds = _train(fleet, examiner, newest)
         report = _report(
             settings,
             interactions,
@@ -159,13 +162,18 @@ def _broker_config(url: str, name: str, password: str | None) -> BrokerConfig:
     )
 
 
-def _train(fleet: Fleet, examiner: Examiner) -> list[Round]:
+def _train(
+    fleet: Fleet,
+    examiner: Examiner,
+    newest: Callable[[], tuple[int, Mapping[str, FloatArray]]],
+) -> list[Round]:
     """Run all passes and evaluate after each; on Ctrl-C, those that were finished."""
     rounds: list[Round] = []
     started = time.monotonic()
 
     def examine(number: int) -> Round:
-        version, validation, test = examiner.examine(fleet.private_parameters)
+        version, federated = newest()
+        validation, test = examiner.examine(federated, fleet.private_parameters)
         return Round(
             number=number,
             version=version,

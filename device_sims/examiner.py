@@ -17,7 +17,7 @@ from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.manifest import ParameterSpec
 
-__all__ = ["Examiner"]
+__all__ = ["Examiner", "newest_version"]
 
 Private = Callable[[int], Mapping[str, FloatArray]]
 
@@ -32,15 +32,10 @@ class Examiner:
     Args:
         bundle: the task.
         split: the data set.
-        client: where versions come from.
-        directory: folder for the version at hand.
     """
 
-    def __init__(
-        self, bundle: Bundle, split: Split, client: AggregatorClient, directory: Path
-    ) -> None:
-        self._bundle, self._split, self._client = bundle, split, client
-        self._parameters = directory / "examined.safetensors"
+    def __init__(self, bundle: Bundle, split: Split) -> None:
+        self._bundle, self._split = bundle, split
         manifest = bundle.manifest
         parts = manifest.program("onnx").items()
         files = {part: ProgramFile(bundle.path(entry), entry.sha256) for part, entry in parts}
@@ -51,23 +46,21 @@ class Examiner:
         self._fields = [fields.index(field.name) for field in manifest.context]
         self._items = np.arange(split.item_count)
 
-    def examine(self, private: Private) -> tuple[int, Quality, Quality]:
-        """Evaluate the newest version.
+    def examine(
+        self, federated: Mapping[str, FloatArray], private: Private
+    ) -> tuple[Quality, Quality]:
+        """Evaluate a version.
 
         Args:
+            federated: its parameters.
             private: a device's private parameters by its number; empty if it never trained.
 
         Returns:
-            The version, and the quality on the validation items and on the test items.
+            The quality on the validation items and on the test items.
         """
-        task = f"/v1/tasks/{self._bundle.task}"
-        version = int(self._client.get(task)["version"])
-        raw = self._client.get_bytes(f"{task}/versions/{version}/parameters")
-        self._parameters.write_bytes(raw)
-        federated = map_checked(self._parameters, self._bundle.manifest.federated)
         shared = {**federated, **self._frozen}
         validation, test = (self._evaluate(shared, private, which) for which in _BOTH)
-        return version, validation, test
+        return validation, test
 
     def _evaluate(
         self, shared: Mapping[str, FloatArray], private: Private, which: HeldOut
@@ -99,6 +92,17 @@ class Examiner:
         if not specs:
             return {}
         return map_checked(self._bundle.path(self._bundle.manifest.file(path)), specs)
+
+
+def newest_version(
+    client: AggregatorClient, bundle: Bundle, directory: Path
+) -> tuple[int, Mapping[str, FloatArray]]:
+    """The newest version's number and parameters, which are kept in a folder."""
+    task = f"/v1/tasks/{bundle.task}"
+    version = int(client.get(task)["version"])
+    path = directory / "examined.safetensors"
+    path.write_bytes(client.get_bytes(f"{task}/versions/{version}/parameters"))
+    return version, map_checked(path, bundle.manifest.federated)
 
 
 _BOTH: tuple[HeldOut, HeldOut] = ("validation", "test")

@@ -7,6 +7,7 @@ each figure beside its goal and what it is compared with, and writes `runs/bench
 import argparse
 import math
 import statistics
+import tempfile
 import timeit
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
-from device_sims.bench.deltas import Learned, learn
+from device_sims.bench.deltas import Learned, Pass, Trainer
 from device_sims.bench.figures import Figure, publish
 from device_sims.bench.other_codecs import as_blosc, as_json, as_top_k, as_zstd, range_coded
-from device_sims.datasets import load_movielens, synthesise
+from device_sims.datasets import Interactions, load_movielens, synthesise
+from device_sims.protocol import Quality, best_round
 from wire.codec import decode_delta, encode_delta
 from wire.codec.choice import form_for
 from wire.codec.index_set import write_index_set
@@ -32,7 +35,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "ml-100k" / "ratings.dat"
 DRAWS = 50
 CATALOGUE, WIDTH, ROWS = 3_706, 32, 100
 LARGE_CATALOGUE, LARGE_WIDTH, LARGE_ROWS, LARGE_NMSE = 100_000, 64, 300, 0.33
-PASSES = 5
+TIMED_PASS = 5
 TOUCHED = range(400, 601)
 """How many rows an update touches of which the time is measured: about 500."""
 TIMED, REPEATS = 30, 7
@@ -42,7 +45,9 @@ def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA, help="MovieLens-100K, any format")
-    data = parser.parse_args().data
+    parser.add_argument("--seeds", type=int, default=3, help="runs of which quality is measured")
+    parser.add_argument("--passes", type=int, default=40, help="updates of each device in a run")
+    arguments = parser.parse_args()
     # An update's matrices are tiny; threads for their algebra only wait for each other.
     with threadpool_limits(1, user_api="blas"):
         figures = [
@@ -50,7 +55,7 @@ def main() -> None:
             *(_message(bits, rate) for rate in (0.032, 0.10) for bits in (1, 2)),
             _large_table(),
             *(_volume(bits, goal) for bits, goal in ((8, 0.04), (1, 0.018))),
-            *_updates(data),
+            *_updates(arguments.data, arguments.seeds, arguments.passes),
         ]
     publish("codec", figures)
 
@@ -142,17 +147,58 @@ def _volume(bits: int, goal: float) -> Figure:
     )
 
 
-def _updates(data: Path) -> Iterator[Figure]:
-    """Size and time of the updates of real devices, or of made-up ones where there is no data."""
-    policy = CodecPolicy()
+def _updates(data: Path, seeds: int, passes: int) -> Iterator[Figure]:
+    """Size, time and quality of real devices' updates, or of made-up ones without the data."""
     there = data.is_file()
     interactions = load_movielens(data) if there else synthesise(users=200)
-    name = "MovieLens" if there else "synthetic"
-    specs, passes = learn(interactions, policy, passes=PASSES if there else 2 * PASSES)
-    learned = passes[-1]
-    yield _update_size(name, specs, learned, policy)
+    name, policy = "MovieLens" if there else "synthetic", CodecPolicy()
+    coded, specs = _train(interactions, policy, passes, seed=0)
+    learned = coded[min(TIMED_PASS, passes) - 1].learned
     usual = [one for one in learned if len(_rows(one.delta).rows) in TOUCHED][:TIMED]
+    yield _update_size(name, specs, [one for done in coded for one in done.learned], policy)
     yield from _times(name, specs, usual or learned[:TIMED], policy)
+    if seeds < 1:
+        return
+    raw = CodecPolicy(mode=CodecMode.RAW)
+    ours, theirs = [_best(coded)], list[Quality]()
+    for seed in range(seeds):
+        if seed:
+            ours.append(_best(_train(interactions, policy, passes, seed=seed)[0]))
+        theirs.append(_best(_train(interactions, raw, passes, seed=seed)[0]))
+    for metric in ("hr_at_10", "ndcg_at_10"):
+        yield _loss(
+            metric, [getattr(q, metric) for q in ours], [getattr(q, metric) for q in theirs]
+        )
+
+
+def _train(
+    interactions: Interactions, policy: CodecPolicy, passes: int, *, seed: int
+) -> tuple[list[Pass], tuple[ParameterSpec, ...]]:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(interactions, policy, Path(folder) / "bundle", seed=seed)
+        steps = tqdm(range(passes), desc=f"{policy.mode}, seed {seed}", unit="pass")
+        return [trainer.train() for _ in steps], trainer.specs
+
+
+def _best(passes: Sequence[Pass]) -> Quality:
+    return passes[best_round([done.validation for done in passes])].test
+
+
+def _loss(metric: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+    """What the codec costs in quality, against how far runs without it are apart."""
+    spread = max(theirs) - min(theirs)
+    return Figure(
+        figure=f"{metric} lost against raw updates, mean of {len(ours)} seeds",
+        value=statistics.mean(theirs) - statistics.mean(ours),
+        unit="",
+        goal=spread,
+        at_least=False,
+        compared_with=f"coded {_listed(ours)}; raw {_listed(theirs)}; goal: the spread of raw",
+    )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
 
 
 def _update_size(

@@ -4,22 +4,22 @@ For measurements of the codec, which need deltas of a half-trained model, with w
 left out of them. Nothing is sent and nobody waits: every update starts from the newest version.
 """
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from aggregator.merging import Contribution, Rule, ServerState, merge
-from device_sims.datasets import Interactions, Split, split_latest
+from device_sims.datasets import Interactions, split_latest
+from device_sims.examiner import Examiner
 from device_sims.model import Model, make_recommender
 from device_sims.presets import preset
+from device_sims.protocol import Quality
 from edge_agent.history import History
 from edge_agent.local_update import train
 from edge_agent.runtimes.trial import open_update
 from export import build_bundle
-from wire.bundle import Bundle
 from wire.codec import decode_delta, encode_delta
 from wire.delta import Delta, FloatArray, Tensor, add
 from wire.feedback import compensate, leftover
@@ -27,7 +27,7 @@ from wire.manifest import ParameterSpec
 from wire.parameters import map_parameters
 from wire.policy import CodecPolicy, TrainingPolicy
 
-__all__ = ["Learned", "learn"]
+__all__ = ["Learned", "Pass", "Trainer"]
 
 BUFFER = 20
 
@@ -45,73 +45,103 @@ class Learned:
     payload: bytes
 
 
-def learn(
-    interactions: Interactions,
-    codec: CodecPolicy,
-    *,
-    passes: int,
-    recommender: str = "mf",
-    dataset: str = "movielens",
-) -> tuple[tuple[ParameterSpec, ...], list[list[Learned]]]:
-    """Train on a data set with one device for each user, all in this process.
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What came of one update of every device.
+
+    Attributes:
+        learned: of each device, in the order of their updates.
+        validation: quality on the validation items afterwards.
+        test: quality on the test items.
+    """
+
+    learned: Sequence[Learned]
+    validation: Quality
+    test: Quality
+
+
+class Trainer:
+    """Trains on a data set with one device for each user, all in this process.
 
     Args:
         interactions: the data.
         codec: how deltas are encoded.
-        passes: how often each device trains.
-        recommender: what is trained.
-        dataset: whose preset is taken.
-
-    Returns:
-        The federated parameters, and for each pass what every device learned.
+        folder: for the bundle; nothing may be there.
+        seed: of the initial parameters and of everything drawn.
     """
-    values = preset(recommender, dataset)
-    training = TrainingPolicy(
-        **{name: values[name] for name in ("learning_rate", "epochs", "batch_size")}
-    )
-    model = Model(
-        recommender=recommender,
-        options=values["options"],
-        optimizer=values["optimizer"],
-        training=training,
-        codec=codec,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = build_bundle(
-            make_recommender(model, interactions, seed=0),
-            out=Path(folder) / "bundle",
+
+    def __init__(
+        self, interactions: Interactions, codec: CodecPolicy, folder: Path, *, seed: int = 0
+    ) -> None:
+        values = preset("mf", "movielens")
+        options = ("learning_rate", "epochs", "batch_size")
+        training = TrainingPolicy(**{name: values[name] for name in options})
+        model = Model(
+            recommender="mf",
+            options=values["options"],
+            optimizer=values["optimizer"],
+            training=training,
+            codec=codec,
+        )
+        self._bundle = bundle = build_bundle(
+            make_recommender(model, interactions, seed=seed),
+            out=folder,
             optimizer=model.optimizer,
             training=training,
             codec=codec,
         )
-        split = split_latest(interactions)
-        return bundle.manifest.federated, list(_passes(bundle, split, passes))
+        self._split = split_latest(interactions)
+        self._examiner = Examiner(bundle, self._split)
+        self._program, self._rng = open_update(bundle, "onnx"), np.random.default_rng(seed)
+        self._frozen = self._map(bundle.manifest.frozen)
+        self._start = self._map(bundle.manifest.private)
+        self._state = ServerState(0, self._map(bundle.manifest.initial))
+        self._buffer: list[Contribution] = []
+        self._private: dict[int, dict[str, FloatArray]] = {}
+        self._residuals: dict[int, dict[str, Tensor]] = {}
 
+    @property
+    def specs(self) -> tuple[ParameterSpec, ...]:
+        """The federated parameters."""
+        return self._bundle.manifest.federated
 
-def _passes(bundle: Bundle, split: Split, passes: int) -> Iterator[list[Learned]]:
-    manifest, codec, rule = bundle.manifest, bundle.manifest.codec, Rule()
-    program, rng = open_update(bundle, "onnx"), np.random.default_rng(0)
-    shared: dict[str, FloatArray] = dict(map_parameters(bundle.root / manifest.initial))
-    frozen = dict(map_parameters(bundle.root / manifest.frozen))
-    start = dict(map_parameters(bundle.root / manifest.private))
-    state, buffer = ServerState(0, shared), list[Contribution]()
-    private: dict[int, dict[str, FloatArray]] = {}
-    residuals: dict[int, dict[str, Tensor]] = {}
-    for _ in range(passes):
-        found = []
-        for user in rng.permutation(split.user_count).tolist():
-            history = History(split.train.items_of(user), split.train.context_of(user))
-            base = {**frozen, **state.parameters}
-            own = private.get(user, start)
-            learned = train(manifest, base, own, history, manifest.training, rng, program)
-            residual = add({}, residuals.get(user, {}), codec.residual_keep)
-            compensated = compensate(learned.delta, residual, codec)
-            payload = encode_delta(compensated, manifest.federated, codec, rng)
-            decoded = decode_delta(payload, manifest.federated)
-            residuals[user] = leftover(residual, compensated, decoded)
-            private[user] = dict(learned.private)
-            found.append(Learned(compensated, payload))
-            buffer.append(Contribution(len(buffer), state.version, learned.examples, decoded))
-            if len(buffer) == BUFFER:
-                state, buffer = merge(state, buffer, rule), []
-        yield found
+    def train(self) -> Pass:
+        """Have each device train once, in random order."""
+        users = self._rng.permutation(self._split.user_count).tolist()
+        learned = [self._update(user) for user in users]
+        validation, test = self._examiner.examine(
+            self._state.parameters, lambda user: self._private.get(user, {})
+        )
+        return Pass(learned, validation, test)
+
+    def _update(self, user: int) -> Learned:
+        manifest = self._bundle.manifest
+        codec, own = manifest.codec, self._private.get(user, self._start)
+        items, context = self._split.train.items_of(user), self._split.train.context_of(user)
+        base = {**self._frozen, **self._state.parameters}
+        trained = train(
+            manifest,
+            base,
+            own,
+            History(items, context),
+            manifest.training,
+            self._rng,
+            self._program,
+        )
+        residual = add({}, self._residuals.get(user, {}), codec.residual_keep)
+        compensated = compensate(trained.delta, residual, codec)
+        payload = encode_delta(compensated, manifest.federated, codec, self._rng)
+        decoded = decode_delta(payload, manifest.federated)
+        self._residuals[user] = leftover(residual, compensated, decoded)
+        self._private[user] = dict(trained.private)
+        self._merge(Contribution(len(self._buffer), self._state.version, trained.examples, decoded))
+        return Learned(compensated, payload)
+
+    def _merge(self, contribution: Contribution) -> None:
+        self._buffer.append(contribution)
+        if len(self._buffer) == BUFFER:
+            self._state = merge(self._state, self._buffer, Rule())
+            self._buffer = []
+
+    def _map(self, path: str) -> dict[str, FloatArray]:
+        return dict(map_parameters(self._bundle.root / path))

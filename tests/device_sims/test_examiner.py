@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from device_sims.datasets import Events, LabelColumn, Split, index_events, split_latest
-from device_sims.examiner import Examiner
+from device_sims.examiner import Examiner, newest_version
 from device_sims.protocol import HeldOut, Quality, evaluate
 from device_sims.service import AggregatorClient
 from export import build_bundle
@@ -157,10 +157,10 @@ def test_every_user_is_scored_as_their_device_would_before_the_held_out_item(
         for name in ("rows", "places", "days")
     }
     users = {user: rng.normal(size=WIDTH).astype(np.float32) for user in range(0, USERS, 2)}
-    examiner = Examiner(bundle, split, Service(bundle.task, federated), tmp_path)
+    version, downloaded = newest_version(Service(bundle.task, federated), bundle, tmp_path)
 
-    version, validation, test = examiner.examine(
-        lambda user: {"user": users[user]} if user in users else {}
+    validation, test = Examiner(bundle, split).examine(
+        downloaded, lambda user: {"user": users[user]} if user in users else {}
     )
 
     assert version == 7
