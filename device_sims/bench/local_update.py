@@ -7,6 +7,7 @@ rows from the mapped file, train. Prints a line of JSON.
 """
 
 import json
+import re
 import statistics
 import sys
 import time
@@ -38,7 +39,15 @@ def main() -> None:
         started = time.perf_counter()
         train(manifest, base, private, history, manifest.training, rng, program)
         seconds.append(time.perf_counter() - started)
-    print(json.dumps({"update_s": statistics.median(seconds), "peak_bytes": peak_bytes()}))
+    found = {"update_s": statistics.median(seconds), "peak_bytes": peak_bytes()}
+    print(json.dumps({**found, "anonymous_bytes": _anonymous_bytes()}))
+
+
+def _anonymous_bytes() -> int:
+    """Memory that the kernel cannot take back, as it can the pages of a mapped file."""
+    status = Path("/proc/self/status").read_text()
+    (kilobytes,) = re.findall(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+    return 1024 * int(kilobytes)
 
 
 if __name__ == "__main__":
