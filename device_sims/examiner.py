@@ -16,6 +16,7 @@ from edge_agent.task import map_checked
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.manifest import ParameterSpec
+from wire.parameters import Table
 
 __all__ = ["Examiner", "newest_version"]
 
@@ -46,9 +47,7 @@ class Examiner:
         self._fields = [fields.index(field.name) for field in manifest.context]
         self._items = np.arange(split.item_count)
 
-    def examine(
-        self, federated: Mapping[str, FloatArray], private: Private
-    ) -> tuple[Quality, Quality]:
+    def examine(self, federated: Mapping[str, Table], private: Private) -> tuple[Quality, Quality]:
         """Evaluate a version.
 
         Args:
@@ -62,9 +61,7 @@ class Examiner:
         validation, test = (self._evaluate(shared, private, which) for which in _BOTH)
         return validation, test
 
-    def _evaluate(
-        self, shared: Mapping[str, FloatArray], private: Private, which: HeldOut
-    ) -> Quality:
+    def _evaluate(self, shared: Mapping[str, Table], private: Private, which: HeldOut) -> Quality:
         def scores_of(user: int) -> FloatArray:
             before, context = self._moment(user, which)
             own = {**self._initial, **private(user)}

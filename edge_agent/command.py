@@ -89,7 +89,14 @@ def _recommend(config: AgentConfig, arguments: argparse.Namespace) -> int:
     from edge_agent.inspection import recommendations
 
     context = dict(arguments.context)
-    for item, score in recommendations(config, arguments.top, context, again=arguments.again):
+    found = recommendations(
+        config,
+        arguments.top,
+        context,
+        again=arguments.again,
+        parameters=arguments.parameters,
+    )
+    for item, score in found:
         print(f"{item}\t{score:.4f}")
     return 0
 
@@ -162,6 +169,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     recommend.add_argument(
         "--again", action="store_true", help="also items that are in the history already"
+    )
+    recommend.add_argument(
+        "--parameters",
+        type=Path,
+        metavar="FILE",
+        help="score with these, for example int8 tables from `rivulet-export quantise`; default: "
+        "the version that the agent trained on last",
     )
     _add_context(recommend, "default: as in the newest interaction")
     log_event = _add(commands, _log_event, "log-event", "add one interaction to the history")

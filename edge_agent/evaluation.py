@@ -13,6 +13,7 @@ from edge_agent.runtimes.protocol import Array, Program
 from edge_agent.sampling import absent_items
 from wire.delta import FloatArray
 from wire.manifest import BatchKind, Manifest
+from wire.parameters import Table
 
 __all__ = ["Evaluation", "evaluate", "recommend", "score"]
 
@@ -84,7 +85,7 @@ def evaluate(
 
 def recommend(
     manifest: Manifest,
-    base: Mapping[str, FloatArray],
+    base: Mapping[str, Table],
     private: Mapping[str, FloatArray],
     history: History,
     context: IntArray,
@@ -120,7 +121,7 @@ def recommend(
 
 def score(
     manifest: Manifest,
-    base: Mapping[str, FloatArray],
+    base: Mapping[str, Table],
     private: Mapping[str, FloatArray],
     items: IntArray,
     before: History,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from edge_agent.history import UNKNOWN, History, IntArray
 from edge_agent.interactions import check_context
 from edge_agent.runtimes import open_runtime
 from edge_agent.state_dir import open_downloads, open_store
-from edge_agent.task import map_checked, open_task
+from edge_agent.task import map_checked, map_for_scoring, open_task
 from wire.manifest import Manifest
+from wire.parameters import Table
 
 __all__ = ["DeviceStatus", "recommendations", "status"]
 
@@ -74,7 +76,12 @@ def status(config: AgentConfig) -> DeviceStatus:
 
 
 def recommendations(
-    config: AgentConfig, top: int, context: Mapping[str, int], *, again: bool = False
+    config: AgentConfig,
+    top: int,
+    context: Mapping[str, int],
+    *,
+    again: bool = False,
+    parameters: Path | None = None,
 ) -> list[tuple[int, float]]:
     """The best items, from the model on the device's disk, without network.
 
@@ -84,6 +91,8 @@ def recommendations(
         context: ids of the context to recommend in, by context field; other fields are as in the
             newest interaction.
         again: whether items of the history may be recommended.
+        parameters: a file of federated and frozen parameters to score with, as `rivulet-export
+            quantise` writes it; None for the version on the device's disk.
 
     Raises:
         InteractionError: the task has no such context field, or no such id of it.
@@ -91,6 +100,7 @@ def recommendations(
     """
     store = open_store(config)
     try:
+        shared: Mapping[str, Table]
         base, source = store.get("base"), open_downloads(config)
         if base and base["task"] != (config.task or store.get("task")):
             base = None
@@ -103,9 +113,13 @@ def recommendations(
         manifest = task.manifest
         check_context(context, manifest)
         history = store.history(manifest.context).known_to(manifest)
+        if parameters is None:
+            shared = {**map_checked(snapshot, manifest.federated), **task.frozen}
+        else:
+            shared = map_for_scoring(parameters, manifest.federated + manifest.frozen_parameters)
         return recommend(
             manifest,
-            {**map_checked(snapshot, manifest.federated), **task.frozen},
+            shared,
             {**task.initial_private, **store.private(task.id, manifest.private_parameters)},
             history,
             _situation(manifest, history, context),

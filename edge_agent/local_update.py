@@ -13,6 +13,7 @@ from edge_agent.runtimes.protocol import Array, Program
 from edge_agent.sampling import draw_batches
 from wire.delta import Delta, FloatArray, RowBlock, Tensor
 from wire.manifest import Manifest, Role
+from wire.parameters import Table
 from wire.policy import TrainingPolicy
 
 __all__ = ["LocalUpdate", "gather", "train"]
@@ -38,9 +39,7 @@ class LocalUpdate:
     samples: int
 
 
-def gather(
-    manifest: Manifest, base: Mapping[str, FloatArray], rows: IntArray
-) -> dict[str, FloatArray]:
+def gather(manifest: Manifest, base: Mapping[str, Table], rows: IntArray) -> dict[str, FloatArray]:
     """The shared parameters as a program takes them: some rows of each table, others whole.
 
     Args:
@@ -49,7 +48,7 @@ def gather(
         rows: int64 [R] row ids.
     """
     return {
-        spec.name: base[spec.name][rows] if spec.is_table else np.asarray(base[spec.name])
+        spec.name: np.asarray(base[spec.name][rows if spec.is_table else ...])
         for spec in (*manifest.federated, *manifest.frozen_parameters)
     }
 

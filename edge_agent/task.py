@@ -1,8 +1,9 @@
 """A task as one device sees it: the checked manifest, loaded programs, mapped parameters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from edge_agent.store import Store
 from wire.delta import FloatArray
 from wire.errors import BundleError
 from wire.manifest import FileEntry, Manifest, ParameterSpec
-from wire.parameters import map_parameters
+from wire.parameters import Table, map_parameters, map_scoring_parameters
 
-__all__ = ["LocalTask", "known_manifest", "map_checked", "open_task"]
+__all__ = ["LocalTask", "known_manifest", "map_checked", "map_for_scoring", "open_task"]
+
+T = TypeVar("T", bound=Table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,19 @@ def map_checked(path: Path, specs: Sequence[ParameterSpec]) -> dict[str, FloatAr
         TransientDownloadError: the file has gone since it was downloaded.
         PermanentDownloadError: it is not a file of these parameters.
     """
+    return _mapped(map_parameters, path, specs)
+
+
+def map_for_scoring(path: Path, specs: Sequence[ParameterSpec]) -> dict[str, Table]:
+    """The same of a file whose tables may be int8."""
+    return _mapped(map_scoring_parameters, path, specs)
+
+
+def _mapped(
+    read: Callable[[Path], Mapping[str, T]], path: Path, specs: Sequence[ParameterSpec]
+) -> dict[str, T]:
     try:
-        mapped = map_parameters(path)
+        mapped = read(path)
     except BundleError as error:
         raise PermanentDownloadError(str(error)) from None
     except OSError as error:

@@ -152,11 +152,12 @@ def _updates(data: Path, seeds: int, passes: int) -> Iterator[Figure]:
     there = data.is_file()
     interactions = load_movielens(data) if there else synthesise(users=200)
     name, policy = "MovieLens" if there else "synthetic", CodecPolicy()
-    coded, specs = _train(interactions, policy, passes, seed=0)
+    coded, specs, int8 = _train(interactions, policy, passes, seed=0)
     learned = coded[min(TIMED_PASS, passes) - 1].learned
     usual = [one for one in learned if len(_rows(one.delta).rows) in TOUCHED][:TIMED]
     yield _update_size(name, specs, [one for done in coded for one in done.learned], policy)
     yield from _times(name, specs, usual or learned[:TIMED], policy)
+    yield _int8_loss(coded[-1].test, int8)
     if seeds < 1:
         return
     raw = CodecPolicy(mode=CodecMode.RAW)
@@ -173,11 +174,12 @@ def _updates(data: Path, seeds: int, passes: int) -> Iterator[Figure]:
 
 def _train(
     interactions: Interactions, policy: CodecPolicy, passes: int, *, seed: int
-) -> tuple[list[Pass], tuple[ParameterSpec, ...]]:
+) -> tuple[list[Pass], tuple[ParameterSpec, ...], Quality]:
+    """All passes, the federated parameters, and the quality of the last version as int8."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(interactions, policy, Path(folder) / "bundle", seed=seed)
         steps = tqdm(range(passes), desc=f"{policy.mode}, seed {seed}", unit="pass")
-        return [trainer.train() for _ in steps], trainer.specs
+        return [trainer.train() for _ in steps], trainer.specs, trainer.examine_int8()
 
 
 def _best(passes: Sequence[Pass]) -> Quality:
@@ -194,6 +196,18 @@ def _loss(metric: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure
         goal=spread,
         at_least=False,
         compared_with=f"coded {_listed(ours)}; raw {_listed(theirs)}; goal: the spread of raw",
+    )
+
+
+def _int8_loss(exact: Quality, int8: Quality) -> Figure:
+    return Figure(
+        figure="ndcg_at_10 lost by scoring with int8 tables",
+        value=exact.ndcg_at_10 - int8.ndcg_at_10,
+        unit="",
+        goal=0.001,
+        at_least=False,
+        compared_with=f"float32 {exact.ndcg_at_10:.4f}, int8 {int8.ndcg_at_10:.4f}; full rank "
+        f"{exact.full_ndcg_at_10:.4f}, {int8.full_ndcg_at_10:.4f}",
     )
 
 

@@ -24,7 +24,7 @@ from wire.codec import decode_delta, encode_delta
 from wire.delta import Delta, FloatArray, Tensor, add
 from wire.feedback import compensate, leftover
 from wire.manifest import ParameterSpec
-from wire.parameters import map_parameters
+from wire.parameters import Table, map_parameters, quantise_rows
 from wire.policy import CodecPolicy, TrainingPolicy
 
 __all__ = ["Learned", "Pass", "Trainer"]
@@ -109,10 +109,19 @@ class Trainer:
         """Have each device train once, in random order."""
         users = self._rng.permutation(self._split.user_count).tolist()
         learned = [self._update(user) for user in users]
-        validation, test = self._examiner.examine(
-            self._state.parameters, lambda user: self._private.get(user, {})
-        )
+        validation, test = self._examiner.examine(self._state.parameters, self._private_of)
         return Pass(learned, validation, test)
+
+    def examine_int8(self) -> Quality:
+        """Quality on the test items with the newest version's tables as int8."""
+        parameters = self._state.parameters
+        tables: dict[str, Table] = {
+            spec.name: quantise_rows(parameters[spec.name]) for spec in self.specs if spec.is_table
+        }
+        return self._examiner.examine({**parameters, **tables}, self._private_of)[1]
+
+    def _private_of(self, user: int) -> dict[str, FloatArray]:
+        return self._private.get(user, {})
 
     def _update(self, user: int) -> Learned:
         manifest = self._bundle.manifest

@@ -4,13 +4,16 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from edge_agent.command import main
 from edge_agent.config import CONFIG_VARIABLE
 from tests.edge_agent.fakes import Device, config_for
 from tests.edge_agent.history_task import make_context_task
-from tests.edge_agent.tiny_task import ITEMS, TinyTask
+from tests.edge_agent.tiny_task import ITEMS, WIDTH, TinyTask
+from wire.parameters import quantise_rows
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +85,17 @@ def test_status_and_recommend_after_training(
     assert not {int(item) for item, _ in rows} & {3, 14, 15, 9, 26, 5}
     scores = [float(score) for _, score in rows]
     assert scores == sorted(scores, reverse=True)
+    small = tmp_path / "small.safetensors"
+    # A catalogue of one good item, and then a file that is none.
+    catalogue = np.zeros((ITEMS, WIDTH), np.float32)
+    own = device.store.private(task.task, task.manifest.private_parameters)["user"]
+    catalogue[33] = 1e3 * own
+    save_file({**quantise_rows(catalogue).tensors("table"), "bias": np.zeros(1, np.float32)}, small)
+    assert main(["recommend", "--top", "1", "--parameters", str(small)]) == 0
+    assert capsys.readouterr().out.startswith("33\t")
+    small.write_bytes(b"small")
+    assert main(["recommend", "--parameters", str(small)]) == 1
+    assert "small.safetensors is not a safetensors file" in capsys.readouterr().err
     assert main(["log-event", "--item", str(ITEMS)]) == 2
     assert f"the catalogue has {ITEMS} items" in capsys.readouterr().err
 

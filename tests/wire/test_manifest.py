@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.strategies import floats
 from safetensors.numpy import save_file
 
 from wire.bundle import MANIFEST_FILE, read_bundle
 from wire.errors import BundleError, ManifestError
 from wire.manifest import BatchKind, FileEntry, Manifest, ParameterSpec, Role, task_id
-from wire.parameters import map_parameters
+from wire.parameters import (
+    Int8Table,
+    map_parameters,
+    map_scoring_parameters,
+    quantise_rows,
+)
 from wire.policy import CodecPolicy, TrainingPolicy
 
 
@@ -157,3 +165,50 @@ def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
     save_file({"item": np.ones((4, 3), np.float64)}, path)
     with pytest.raises(BundleError, match="F32"):
         map_parameters(path)
+
+
+@given(
+    arrays(
+        np.float32,
+        array_shapes(min_dims=2, max_dims=2, max_side=20),
+        elements=floats(-(2.0**100), 2.0**100, width=32),
+    )
+)
+def test_no_entry_of_an_int8_table_is_off_by_more_than_half_a_level(table: Any) -> None:
+    quantised = quantise_rows(table)
+    found = quantised[np.arange(len(table))]
+    assert quantised.codes.dtype == np.int8
+    assert found.dtype == np.float32
+    assert quantised.shape == table.shape
+    level = np.abs(table).max(axis=1, keepdims=True) / 127
+    # One rounding of the scale and one of the product, and numbers near the smallest float32.
+    assert (np.abs(found - table.astype(np.float64)) <= 0.5001 * level + 1e-42).all()
+
+
+def test_int8_tables_are_mapped_and_read_by_row(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table, bias = rng.normal(size=(6, 3)).astype(np.float32), np.ones(2, np.float32)
+    table[2] = 0.0
+    quantised = quantise_rows(table)
+    path = tmp_path / "scoring.safetensors"
+    save_file({**quantised.tensors("item"), "bias": bias}, path)
+    mapped = map_scoring_parameters(path)
+    item = mapped["item"]
+    assert set(mapped) == {"item", "bias"}
+    assert isinstance(item, Int8Table)
+    assert isinstance(item.codes, np.memmap)
+    rows = np.array([5, 2, 5])
+    np.testing.assert_array_equal(item[rows], quantised[rows])
+    np.testing.assert_array_equal(item[rows][1], np.zeros(3))
+    np.testing.assert_array_equal(mapped["bias"][...], bias)
+    with pytest.raises(BundleError, match="F32"):
+        map_parameters(path)
+
+
+@pytest.mark.parametrize("scales", [None, np.ones(5, np.float32), np.ones(6, np.int8)])
+def test_int8_without_a_scale_for_each_row_is_refused(tmp_path: Path, scales: Any) -> None:
+    tensors = {"item": np.ones((6, 3), np.int8)}
+    path = tmp_path / "scoring.safetensors"
+    save_file(tensors if scales is None else {**tensors, "item.scale": scales}, path)
+    with pytest.raises(BundleError, match="without a float32 scale"):
+        map_scoring_parameters(path)
