@@ -155,7 +155,8 @@ def _updates(data: Path, seeds: int, passes: int) -> Iterator[Figure]:
     coded, specs, int8 = _train(interactions, policy, passes, seed=0)
     learned = coded[min(TIMED_PASS, passes) - 1].learned
     usual = [one for one in learned if len(_rows(one.delta).rows) in TOUCHED][:TIMED]
-    yield _update_size(name, specs, [one for done in coded for one in done.learned], policy)
+    sizes = [size for done in coded for size in done.sizes]
+    yield _update_size(name, specs, sizes, learned, policy)
     yield from _times(name, specs, usual or learned[:TIMED], policy)
     yield _int8_loss(coded[-1].test, int8)
     if seeds < 1:
@@ -179,7 +180,9 @@ def _train(
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(interactions, policy, Path(folder) / "bundle", seed=seed)
         steps = tqdm(range(passes), desc=f"{policy.mode}, seed {seed}", unit="pass")
-        return [trainer.train() for _ in steps], trainer.specs, trainer.examine_int8()
+        kept = min(TIMED_PASS, passes) - 1
+        done = [trainer.train(keep=step == kept) for step in steps]
+        return done, trainer.specs, trainer.examine_int8()
 
 
 def _best(passes: Sequence[Pass]) -> Quality:
@@ -216,7 +219,11 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def _update_size(
-    name: str, specs: Sequence[ParameterSpec], learned: Sequence[Learned], policy: CodecPolicy
+    name: str,
+    specs: Sequence[ParameterSpec],
+    sizes: Sequence[int],
+    learned: Sequence[Learned],
+    policy: CodecPolicy,
 ) -> Figure:
     (spec,) = specs
     some = learned[:: max(1, len(learned) // COMPARED)]
@@ -226,11 +233,11 @@ def _update_size(
     coded = [_range_coded(block, policy, spec.shape[0]) for block in blocks]
     return Figure(
         figure=f"mean update of a {name} device, with envelope",
-        value=statistics.mean(len(_enveloped(one.payload)) for one in learned),
+        value=statistics.mean(len(_enveloped(bytes(size))) for size in sizes),
         unit="bytes",
         goal=700,
         at_least=False,
-        compared_with=f"{len(some):,} of them: NMSE {statistics.mean(lost):.3f}; payload "
+        compared_with=f"{len(some):,} of one pass: NMSE {statistics.mean(lost):.3f}; payload "
         f"{statistics.mean(len(one.payload) for one in some):,.0f}; range coder {_mean(coded)}; "
         f"same error with int32 and float32 {_mean([len(raw) for raw in sparse])}, with zstd "
         f"{_mean([_length(as_zstd(raw)) for raw in sparse])}; touched rows as float32 "
