@@ -33,7 +33,8 @@ def local_update(
     Args:
         recommender: the model; it is not changed, and the values of its parameters play no part.
         optimizer: what turns gradients into steps.
-        inputs: those of the update program, as `export.training_graph` defines them.
+        inputs: those of the update program, as `export.training_graph` defines them; all
+            floating-point ones may be float64, and then so is the whole update.
 
     Returns:
         The outputs of the update program.
@@ -63,7 +64,7 @@ def _local(
     """A copy of the recommender with the given values, and those values."""
     roles = recommender.roles()
     rows = [len(tensors[name]) for name, role in roles.items() if role in TABLES]
-    local = local_copy(recommender, rows[0] if rows else 1)
+    local = local_copy(recommender, rows[0] if rows else 1).to(tensors["weight"].dtype)
     values = parameter_values(local)
     for name, value in values.items():
         value.copy_(tensors[name])

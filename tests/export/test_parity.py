@@ -69,7 +69,24 @@ def test_a_program_is_pytorch(program: Compile, run: Run, model: str, optimizer:
         reached = distance(model, free, check(program, run, model, optimizer, free))
         bound = {**free, **_arrays({"clip": reached / 2})}
         shortened = check(program, run, model, optimizer, bound)
-        assert distance(model, bound, shortened) == pytest.approx(reached / 2, rel=1e-5)
+        rel = 1e-6
+        if (model, optimizer) == ("neumf", Optimizer.MOMENTUM):
+            # Its delta is the shortest beside its parameters: their float32 cannot hold it better.
+            rel = max(rel, rounding(model, bound, shortened))
+        assert distance(model, bound, shortened) == pytest.approx(reached / 2, rel=rel)
+
+
+def rounding(model: str, inputs: Arrays, outputs: Arrays) -> float:
+    """The most that rounding the new parameters to float32 changes the delta's norm, relatively.
+
+    To first order that is the sum of |delta| * half a unit in the last place, over norm squared.
+    """
+    moved = 0.0
+    for name in named(model, FEDERATED):
+        new = outputs[f"{name}.new"]
+        delta = np.abs(new - inputs[name].astype(np.float64))
+        moved += float((delta * np.spacing(np.abs(new))).sum()) / 2
+    return moved / distance(model, inputs, outputs) ** 2
 
 
 def check(

@@ -28,9 +28,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_good_bundle_is_verified(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(built)]) == 0
-    head, _, reference, onnx = capsys.readouterr().out.splitlines()
+    head, _, reference, onnx, tolerance = capsys.readouterr().out.splitlines()
     assert head.split()[:2] == ["engine", "difference"]
     assert reference.startswith("pytorch")
+    assert 0 < float(reference.split()[1]) < TOLERANCE
+    assert tolerance.split()[:2] == ["tolerance", "1.0e-05"]
     name, difference, microseconds, *memory = onnx.split()
     assert name == "onnx"
     assert float(difference) <= TOLERANCE
@@ -49,6 +51,16 @@ def test_a_program_of_another_loss_is_found(
     assert reference.good
     assert not onnx.good
     assert onnx.difference > TOLERANCE
+
+
+def test_a_delta_that_float32_cannot_hold_widens_the_tolerance(tmp_path: Path) -> None:
+    model = RECOMMENDERS["mf"](items=9, dimension=2)
+    training = TrainingPolicy(learning_rate=1e-6)
+    bundle = build_bundle(model, training=training, out=tmp_path / "bundle")
+    reference, onnx = verify(bundle, model, {})
+    assert reference.difference > TOLERANCE
+    assert reference.tolerance == onnx.tolerance == min(4 * reference.difference, 1e-2)
+    assert onnx.good == (onnx.difference <= onnx.tolerance)
 
 
 def test_a_bundle_of_another_recommender_is_refused(tmp_path: Path) -> None:
