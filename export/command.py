@@ -132,8 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a few steps from the same start and batches in PyTorch and on every "
         "runtime of the bundle that is installed. Fails when a runtime's change of the parameters "
         "differs from PyTorch's by more than rounding: 1e-5 of its length or, where the model "
-        "itself is more sensitive, four times the difference of PyTorch's float32 from its float64, "
-        "which the row of pytorch shows; never more than 1e-2.",
+        "itself is more sensitive, four times the difference of PyTorch's float32 from its "
+        "float64, which the row of pytorch shows; never more than 1e-2.",
     )
     check.add_argument("bundle", type=Path, help="folder of the bundle")
     check.add_argument(
