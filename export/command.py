@@ -58,10 +58,11 @@ def _verify(arguments: argparse.Namespace) -> None:
     from export.verify import verify
 
     bundle = read_bundle(arguments.bundle)
-    if arguments.recommender is None:
-        recommender = recommender_of(bundle)
+    if arguments.recommender:
+        name, *options = arguments.recommender
+        recommender = make(name, options)
     else:
-        recommender = make(arguments.recommender, arguments.options)
+        recommender = recommender_of(bundle)
     print(f"{VERDICT_HEAD}\n{'-' * len(VERDICT_HEAD)}")
     verdicts = []
     for verdict in verify(bundle, recommender, dict(arguments.python), seed=arguments.seed):
@@ -147,11 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--seed", type=int, default=0, help="of the batches (default: 0)")
     check.add_argument(
-        "recommender",
-        nargs="?",
-        help="what the bundle was built from; needed only where `build` did not write it down",
+        "--recommender",
+        nargs=argparse.REMAINDER,
+        metavar=("NAME", "OPTION"),
+        help="what the bundle was built from and its options, as the last argument; needed only "
+        "where `build` did not write it down",
     )
-    check.add_argument("options", nargs=argparse.REMAINDER, help="options of the recommender")
     check.set_defaults(run=_verify)
     small = commands.add_parser(
         "quantise",
