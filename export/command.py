@@ -150,7 +150,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--recommender",
         nargs=argparse.REMAINDER,
-        metavar=("NAME", "OPTION"),
         help="what the bundle was built from and its options, as the last argument; needed only "
         "where `build` did not write it down",
     )

@@ -28,10 +28,36 @@ AGENT = Path(sys.executable).with_name("rivulet-agent")
 
 def main() -> None:
     """Measure and publish."""
+    figures = []
+    for recommender in ("mf", "neumf"):
+        peak_mb, first_s = _measure(recommender)
+        figures += [
+            Figure(
+                figure=f"{recommender}: agent process, peak while training",
+                value=peak_mb,
+                unit="MB",
+                goal=80,
+                at_least=False,
+                compared_with=f"after {UPDATES} updates; PyTorch alone takes about 280",
+            ),
+            Figure(
+                figure=f"{recommender}: process start to first local update",
+                value=first_s,
+                unit="s",
+                goal=1,
+                at_least=False,
+                compared_with="connection, download and bundle included",
+            ),
+        ]
+    publish("agent", figures)
+
+
+def _measure(recommender: str) -> tuple[float, float]:
+    """Peak memory in MB, and seconds to the first update."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         bundle = build_bundle(
-            RECOMMENDERS["mf"](items=ITEMS, dimension=DIMENSION),
+            RECOMMENDERS[recommender](items=ITEMS, dimension=DIMENSION),
             out=root / "bundle",
             training=TrainingPolicy(interval_s=0.0),
         )
@@ -68,27 +94,7 @@ def main() -> None:
             _wait_for(root, UPDATES)
             peak_mb = _peak_mb(agent.pid)
             agent.stop()
-    publish(
-        "agent",
-        [
-            Figure(
-                figure="agent process, peak resident memory while training",
-                value=peak_mb,
-                unit="MB",
-                goal=80,
-                at_least=False,
-                compared_with=f"after {UPDATES} updates; PyTorch alone takes about 280",
-            ),
-            Figure(
-                figure="process start to first local update",
-                value=first_s,
-                unit="s",
-                goal=1,
-                at_least=False,
-                compared_with="connection, download and bundle included",
-            ),
-        ],
-    )
+    return peak_mb, first_s
 
 
 def _fill(root: Path) -> None:
