@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.wire.strategies import Case, deltas, policies, specs_of
 from wire.codec import decode_delta, encode_delta
 from wire.codec.delta import MAX_DECODED_VALUES
+from wire.codec.index_set import write_index_set
+from wire.codec.levels import Levels
 from wire.codec.stream import Writer
 from wire.delta import RowBlock
 from wire.errors import CodecError, NotFiniteError
@@ -213,3 +215,24 @@ def test_a_damaged_payload_is_decoded_or_refused_by_name(
     assert isinstance(block, RowBlock)
     assert block.values.shape == (len(block.rows), specs[0].shape[1])
     assert np.isfinite(block.values).all()
+
+
+def test_drawn_entries_in_many_wide_rows_are_refused_before_the_rows_are_made() -> None:
+    side = 1 << 14
+    spec = ParameterSpec("table", Role.ROWS, (side, side))
+    writer = Writer()
+    for number in (VERSION, DRAWN_ENTRIES, (1, 32), *count(side, side * side), LEVELS):
+        writer.number(*number)
+    write_index_set(writer, np.arange(side), side)
+    every = np.ones((side, 1), np.bool_)
+    Levels(every, ~every.ravel(), np.zeros(side, np.int64), 1.0, 0.0).write(writer)
+    payload = writer.getvalue()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError, match="too large to decode"):
+            decode_delta(payload, [spec])
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # As rows they would be a gigabyte.
+    assert peak_bytes < 16 << 20

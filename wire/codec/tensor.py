@@ -111,12 +111,15 @@ def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tenso
     block = _read_block(reader, spec, budget)
     height, width = _shape(spec, Places.ROWS)
     rows, values = block.rows, block.values
-    if block.places is Places.DRAWN_ENTRIES:
-        rows, values = _rows_of_entries(rows, values, width)
+    entries = block.places is Places.DRAWN_ENTRIES
+    count = len(np.unique(rows // width)) if entries else len(rows)
     spent = block.universe if block.places is not Places.ROWS else 0
-    spent += spec.size if spec.role is Role.DENSE else values.size
+    spent += spec.size if spec.role is Role.DENSE else count * width
+    # Before the rows are made: a few bytes of entries can be in as many rows, of any width.
     if spent > budget:
         raise CodecError(f"delta of {spec.name} is too large to decode")
+    if entries:
+        rows, values = _rows_of_entries(rows, values, width)
     if spec.role is Role.ROWS:
         return RowBlock(rows, values), spent
     dense = np.zeros((height, width), np.float32)
