@@ -178,6 +178,8 @@ def test_kill_9_under_load_loses_nothing_and_merges_nothing_twice(
             live_and_die(device, aggregator, updates, last=last, answered=last - rng.randrange(55))
         outcomes = Counter(device.answers(n)[0].outcome for n in updates)
         assert set(outcomes) <= {Outcome.ACCEPTED, Outcome.DUPLICATE}
+    # An update is answered when it is durable, and merged a moment later.
+    eventually(lambda: pending(tmp_path / "data", bundle) < BUFFER)
     aggregator.kill()
     audit(tmp_path / "data", bundle, set(updates))
 
@@ -205,6 +207,13 @@ def live_and_die(
 def unanswered(device: Device, updates: dict[int, bytes], last: int) -> list[int]:
     answered = {receipt.sequence for receipt in list(device.receipts)}
     return [n for n in updates if n <= last and n not in answered]
+
+
+def pending(data: Path, bundle: Bundle) -> int:
+    database = open_database(f"sqlite:///{data / 'ledger.db'}")
+    waiting = Reports(database).pending(bundle.task)
+    database.dispose()
+    return waiting
 
 
 def audit(data: Path, bundle: Bundle, expected: set[int]) -> None:
