@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec clean
+.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec fuzz clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ bench-runtimes: $(VENV)/.dev $(ORT_TRAINING)/.dev ## a local update on every run
 bench-codec: $(VENV)/.dev ## bytes against bounds and other codecs, time, and what it costs in quality
 	$(BIN)/python -m device_sims.bench.codec $(if $(DATA),--data $(DATA))
 
+fuzz: $(VENV)/.fuzz ## search for bytes that break the wire's decoders; SECONDS=600; what fails is kept in runs/fuzz
+	$(BIN)/python -m tests.wire.fuzz --seconds $(or $(SECONDS),600)
+
 clean: ## remove the virtual environments and everything a run wrote
 	rm -rf $(VENV) $(ORT_TRAINING) runs
 
@@ -76,6 +79,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): a few minutes the first time"
 	$(BIN)/$(INSTALL) --editable ".[dev]"
 	@touch $@ $(VENV)/.demo
+
+# Without atheris, where it has no wheel, the search is not guided by coverage.
+$(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV)"
+	$(BIN)/$(INSTALL) --editable ".[fuzz]"
+	@touch $@
 
 $(ORT_TRAINING)/.dev: pyproject.toml constraints.txt | $(ORT_TRAINING)/bin/python
 	@echo "installing into $(ORT_TRAINING)"

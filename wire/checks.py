@@ -78,7 +78,8 @@ class Fields:
     def choice(self, key: object, allowed: tuple[Any, ...]) -> Any:
         """One of the allowed values."""
         value = self.take(key)
-        if isinstance(value, bool) or value not in allowed:
+        # Floats and CBOR's simple values can equal an integer, but must not stand for it.
+        if type(value) is bool or not isinstance(value, int | str) or value not in allowed:
             raise self.refusal(key, value, "one of " + ", ".join(map(str, allowed)))
         return value
 

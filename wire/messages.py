@@ -2,6 +2,9 @@
 
 Key 0 is the format version, and key 1 the task (16 bytes) in every message that belongs to one.
 There is no field for an interaction or a private parameter.
+
+Every ``decode`` takes at most MAX_PARSING_BYTES of memory, whatever it is given; the delta of an
+update stays encoded.
 """
 
 import io
@@ -20,6 +23,7 @@ from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "MAX_PARSING_BYTES",
     "MESSAGE_VERSION",
     "Announcement",
     "Metric",
@@ -33,6 +37,8 @@ __all__ = [
 
 MESSAGE_VERSION = 1
 MAX_MESSAGE_BYTES = 900_000
+MAX_PARSING_BYTES = 64 << 20
+"""Decoding a message takes at most so much memory, whatever the bytes are (64 MiB)."""
 MAX_COUNTER = (1 << 53) - 1
 MAX_BLOB_BYTES = 1 << 40
 SMALL_MAP, MAX_ENTRIES = 0xA0, 16
@@ -327,7 +333,7 @@ def _load(raw: bytes, what: str) -> Fields:
         raise MessageError(f"{what} has trailing bytes")
     fields = Fields(body, where=what, error=MessageError)
     version = fields.take(0)
-    if version != MESSAGE_VERSION or isinstance(version, bool):
+    if type(version) is not int or version != MESSAGE_VERSION:
         raise fields.refusal(0, version, f"format version {MESSAGE_VERSION}")
     return fields
 

@@ -240,6 +240,8 @@ def _form(bits: Bits, form: int, rows: int, width: int) -> Matrix:
     rank = 1 + bits.number(4)
     if rank > width:
         raise RefusedError(WRONG_SHAPE, "the rank is greater than the width")
+    if rank * width > BUDGET:
+        raise RefusedError(WRONG_SHAPE, "the right factor is too large")
     right = Levels.read(bits, rank, width)
     left = Levels.read(bits, rows, rank)
     return _product(left.matrix(), right.matrix())

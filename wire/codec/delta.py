@@ -11,12 +11,21 @@ from wire.errors import CodecError
 from wire.manifest import ParameterSpec
 from wire.policy import CodecPolicy
 
-__all__ = ["CODEC_VERSION", "MAX_DECODED_VALUES", "decode_delta", "encode_delta"]
+__all__ = [
+    "CODEC_VERSION",
+    "MAX_DECODED_VALUES",
+    "MAX_DECODING_BYTES",
+    "MAX_DECODING_BYTES_PER_BYTE",
+    "decode_delta",
+    "encode_delta",
+]
 
 CODEC_VERSION = 1
 VERSION_BITS = 4
 MAX_DECODED_VALUES = 1 << 23
 """A delta decodes to at most this many values (32 MiB of float32), whatever its header says."""
+MAX_DECODING_BYTES, MAX_DECODING_BYTES_PER_BYTE = 512 << 20, 128
+"""Decoding takes at most so much memory, and so much more for each byte of the payload."""
 
 
 def encode_delta(
@@ -52,6 +61,11 @@ def encode_delta(
 
 def decode_delta(payload: bytes, specs: Sequence[ParameterSpec]) -> dict[str, Tensor]:
     """Decode a delta and check everything against the specs.
+
+    Whatever the bytes are, this takes at most MAX_DECODING_BYTES (512 MiB) of memory and 128 bytes
+    more for each byte of the payload, what is returned included, and less than 10 s of one core.
+    Most of it is for a table of 8,388,608 rows of width 1, about 56 bytes a value; what devices
+    send takes a few MB.
 
     Returns:
         Every federated parameter: a RowBlock for the role rows (perhaps empty), a full array for

@@ -18,6 +18,8 @@ from wire.errors import CodecError, NotFiniteError
 __all__ = ["FRACTIONS", "SMALLEST_SCALE", "Factors", "Form", "Half", "Raw", "Scaled", "row_scales"]
 
 RANK_BITS = 4
+MAX_FACTOR_VALUES = 1 << 23
+"""The right one of two factors has at most this many values, however wide the rows are."""
 
 PORTION_VALUES = 1 << 20
 
@@ -211,6 +213,8 @@ class Factors:
         rank = reader.number(RANK_BITS) + 1
         if rank > width:
             raise CodecError(f"delta has a rank of {rank} for rows of {width}")
+        if rank * width > MAX_FACTOR_VALUES:
+            raise CodecError(f"delta has a factor of {rank} by {width}, too large to decode")
         right = Levels.read(reader, rank, width)
         return cls(Levels.read(reader, rows, rank), right)
 
