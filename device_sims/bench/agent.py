@@ -16,6 +16,7 @@ from device_sims.brokers import start_broker
 from device_sims.processes import ServerProcess
 from device_sims.service import USER, AggregatorProcess
 from edge_agent.interactions import Interaction
+from edge_agent.runtimes.trial import memory_bytes
 from edge_agent.store import Store
 from export import RECOMMENDERS, build_bundle
 from wire.policy import TrainingPolicy
@@ -92,7 +93,7 @@ def _measure(recommender: str) -> tuple[float, float]:
             _wait_for(root, 1)
             first_s = time.monotonic() - started
             _wait_for(root, UPDATES)
-            peak_mb = _peak_mb(agent.pid)
+            peak_mb = memory_bytes("VmHWM", agent.pid) / 1e6
             agent.stop()
     return peak_mb, first_s
 
@@ -112,13 +113,6 @@ def _wait_for(root: Path, updates: int) -> None:
             raise TimeoutError((root / "agent.log").read_text())
         time.sleep(0.005)
     store.close()
-
-
-def _peak_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1000
-    raise OSError(f"no peak memory for process {pid}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ rows from the mapped file, train. Prints a line of JSON.
 """
 
 import json
-import re
 import statistics
 import sys
 import time
@@ -17,7 +16,7 @@ import numpy as np
 
 from edge_agent.history import History
 from edge_agent.local_update import train
-from edge_agent.runtimes.trial import open_update, peak_bytes
+from edge_agent.runtimes.trial import memory_bytes, open_update
 from wire.bundle import read_bundle
 from wire.parameters import map_parameters
 
@@ -39,15 +38,13 @@ def main() -> None:
         started = time.perf_counter()
         train(manifest, base, private, history, manifest.training, rng, program)
         seconds.append(time.perf_counter() - started)
-    found = {"update_s": statistics.median(seconds), "peak_bytes": peak_bytes()}
-    print(json.dumps({**found, "anonymous_bytes": _anonymous_bytes()}))
-
-
-def _anonymous_bytes() -> int:
-    """Memory that the kernel cannot take back, as it can the pages of a mapped file."""
-    status = Path("/proc/self/status").read_text()
-    (kilobytes,) = re.findall(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
-    return 1024 * int(kilobytes)
+    found = {
+        "update_s": statistics.median(seconds),
+        "peak_bytes": memory_bytes("VmHWM"),
+        # The kernel can take back the pages of a mapped file, but not these.
+        "anonymous_bytes": memory_bytes("RssAnon"),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

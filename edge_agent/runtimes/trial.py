@@ -23,7 +23,7 @@ from edge_agent.runtimes.registry import open_runtime
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
 
-__all__ = ["EXIT_UNAVAILABLE", "main", "open_update", "peak_bytes"]
+__all__ = ["EXIT_UNAVAILABLE", "main", "memory_bytes", "open_update"]
 
 EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 3
@@ -55,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_FAILED
     np.savez(arguments.outputs, **outputs)  # type: ignore[arg-type]
-    cost = {"open_s": open_s, "update_s": statistics.median(update_s), "peak_bytes": peak_bytes()}
+    cost = {
+        "open_s": open_s,
+        "update_s": statistics.median(update_s),
+        "peak_bytes": memory_bytes("VmHWM"),
+    }
     print(json.dumps(cost))
     return 0
 
@@ -79,13 +83,19 @@ def _timed(program: Program, inputs: dict[str, Array]) -> float:
     return time.perf_counter() - started
 
 
-def peak_bytes() -> int:
-    """The most resident memory that this process ever took."""
-    # Not getrusage: its figure is inherited from the process that started this one.
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
+def memory_bytes(figure: str, process: int | str = "self") -> int:
+    """One of Linux's figures on the memory of a process, in bytes.
+
+    Args:
+        figure: its name in ``/proc/PID/status``: ``VmHWM`` is the most that was ever resident,
+            ``RssAnon`` what is resident now and is not a page of a file.
+        process: its number; this one by default.
+    """
+    # Not getrusage: its peak is inherited from the process that started this one.
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{figure}:"):
             return int(line.split()[1]) << 10
-    raise OSError("the kernel tells no peak of resident memory")
+    raise OSError(f"the kernel tells no {figure} of process {process}")
 
 
 def _parser() -> argparse.ArgumentParser:
