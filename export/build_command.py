@@ -200,10 +200,7 @@ def _add_training(group: "argparse._ArgumentGroup") -> None:
         "proximal": "FedProx: strength of the pull back to the base version",
         "clip": "largest L2 norm of a delta; 0 for none",
     }
-    for name, text in texts.items():
-        value = getattr(default, name)
-        flag = f"--{name.removesuffix('_s').replace('_', '-')}"
-        group.add_argument(flag, dest=name, type=type(value), default=value, help=text)
+    _add_fields(group, default, texts)
 
 
 def _add_codec(group: "argparse._ArgumentGroup") -> None:
@@ -223,17 +220,24 @@ def _add_codec(group: "argparse._ArgumentGroup") -> None:
         "residual_keep": "share of what was left out that is left an update later",
         "residual_updates": "updates after which it is dropped",
         "residual_bound": "most that it adds to a row, in usual lengths of a row",
-    }
-    for name, text in texts.items():
-        value = getattr(default, name)
-        flag = f"--{name.replace('_', '-')}"
-        group.add_argument(flag, type=type(value), default=value, help=text)
-    switches = {
         "row_scales": "a scale for each row",
         "all_rows": "name rows of which nothing is sent, too",
         "unbiased": "rows, random: round at random",
     }
-    for name, text in switches.items():
-        flag, value = f"--{name.replace('_', '-')}", getattr(default, name)
-        action = argparse.BooleanOptionalAction
-        group.add_argument(flag, action=action, default=value, help=text)
+    _add_fields(group, default, texts)
+
+
+def _add_fields(
+    group: "argparse._ArgumentGroup",
+    default: TrainingPolicy | CodecPolicy,
+    texts: Mapping[str, str],
+) -> None:
+    """An option for each of some fields of a policy; a unit in seconds is not in its name."""
+    for name, text in texts.items():
+        value = getattr(default, name)
+        flag = f"--{name.removesuffix('_s').replace('_', '-')}"
+        if isinstance(value, bool):
+            action = argparse.BooleanOptionalAction
+            group.add_argument(flag, dest=name, action=action, default=value, help=text)
+        else:
+            group.add_argument(flag, dest=name, type=type(value), default=value, help=text)

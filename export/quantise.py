@@ -29,13 +29,14 @@ def quantise(bundle: Bundle, parameters: Path | None, out: Path) -> int:
         OSError: a file cannot be read or written.
     """
     manifest = bundle.manifest
-    version = map_parameters(parameters or bundle.path(manifest.file(manifest.initial)))
+    source = parameters or bundle.path(manifest.file(manifest.initial))
+    version = map_parameters(source)
     frozen = map_parameters(bundle.path(manifest.file(manifest.frozen)))
     tensors: dict[str, NDArray[Any]] = {}
     for spec in (*manifest.federated, *manifest.frozen_parameters):
         value = (version if spec in manifest.federated else frozen).get(spec.name)
         if value is None or value.shape != spec.shape:
-            raise BundleError(f"{parameters} lacks {spec.name} in the shape {list(spec.shape)}")
+            raise BundleError(f"{source} lacks {spec.name} in the shape {list(spec.shape)}")
         tensors.update(
             quantise_rows(value).tensors(spec.name) if spec.is_table else {spec.name: value}
         )

@@ -151,9 +151,8 @@ def _check_calls(
                 f"{function}() draws random numbers{call.place} ({call.name}); no runtime could "
                 "repeat them, so do without dropout and noise"
             )
-        looked_up = list(call.arguments.values())[:1]
         known = computed | _storages([*parameters.values(), *batch.values()])
-        if call.name in _LOOK_UPS and _storages(looked_up) - known and _is_by_item(call, batch):
+        if call.name in _LOOK_UPS and _reads_by_item(call, batch, known):
             raise RecommenderError(
                 f"{function}() reads a constant by item{call.place}; positions count in the local "
                 "tables, so register it as a buffer of the shape [items, width] with the role "
@@ -162,9 +161,11 @@ def _check_calls(
         computed |= _storages(call.result)
 
 
-def _is_by_item(call: Call, batch: Batch) -> bool:
+def _reads_by_item(call: Call, batch: Batch, known: set[int]) -> bool:
+    """Whether a look-up reads something that is not known at the positions of items."""
+    table, *indices = call.arguments.values()
     positions = _storages([batch[name] for name in _POSITIONS if name in batch])
-    return not positions.isdisjoint(_storages(list(call.arguments.values())[1:]))
+    return bool(_storages(table) - known) and not positions.isdisjoint(_storages(indices))
 
 
 def _storages(values: object) -> set[int]:

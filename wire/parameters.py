@@ -89,9 +89,7 @@ def map_parameters(path: Path) -> ParameterMap:
         BundleError: the file is truncated, not safetensors, or holds something else than float32.
         OSError: it cannot be read.
     """
-    return {
-        name: _map(path, start, name, entry, ("F32",)) for name, (start, entry) in _entries(path)
-    }
+    return _tensors(path, ("F32",))
 
 
 def map_scoring_parameters(path: Path) -> dict[str, Table]:
@@ -101,10 +99,7 @@ def map_scoring_parameters(path: Path) -> dict[str, Table]:
         BundleError: the file is truncated, not safetensors, or a table lacks its scales.
         OSError: it cannot be read.
     """
-    found = {
-        name: _map(path, start, name, entry, tuple(TYPES))
-        for name, (start, entry) in _entries(path)
-    }
+    found = _tensors(path, tuple(TYPES))
     quantised = [name for name, value in found.items() if value.dtype == np.int8]
     scales = {name: found.pop(name + SCALE_SUFFIX, None) for name in quantised}
     return {
@@ -120,8 +115,7 @@ def _int8_table(path: Path, name: str, codes: Any, scales: Any) -> Int8Table:
     return Int8Table(codes, scales)
 
 
-def _entries(path: Path) -> list[tuple[str, tuple[int, object]]]:
-    """For each tensor its name, where the data of all starts, and what the header says of it."""
+def _tensors(path: Path, types: tuple[str, ...]) -> dict[str, Any]:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
@@ -135,7 +129,7 @@ def _entries(path: Path) -> list[tuple[str, tuple[int, object]]]:
     if not isinstance(header, dict):
         raise BundleError(f"{path.name} has a damaged safetensors header")
     header.pop("__metadata__", None)
-    return [(name, (8 + length, entry)) for name, entry in header.items()]
+    return {name: _map(path, 8 + length, name, entry, types) for name, entry in header.items()}
 
 
 def _map(path: Path, start: int, name: str, entry: object, types: tuple[str, ...]) -> Any:

@@ -152,21 +152,22 @@ def _updates(data: Path, seeds: int, passes: int) -> Iterator[Figure]:
     there = data.is_file()
     interactions = load_movielens(data) if there else synthesise(users=200)
     name, policy = "MovieLens" if there else "synthetic", CodecPolicy()
-    coded, specs, int8 = _train(interactions, policy, passes, seed=0)
+    trainer, coded = _train(interactions, policy, passes, seed=0)
+    specs = trainer.specs
     learned = coded[min(TIMED_PASS, passes) - 1].learned
     usual = [one for one in learned if len(_rows(one.delta).rows) in TOUCHED][:TIMED]
     sizes = [size for done in coded for size in done.sizes]
     yield _update_size(name, specs, sizes, learned, policy)
     yield from _times(name, specs, usual or learned[:TIMED], policy)
-    yield _int8_loss(coded[-1].test, int8)
+    yield _int8_loss(coded[-1].test, trainer.examine_int8())
     if seeds < 1:
         return
     raw = CodecPolicy(mode=CodecMode.RAW)
     ours, theirs = [_best(coded)], list[Quality]()
     for seed in range(seeds):
         if seed:
-            ours.append(_best(_train(interactions, policy, passes, seed=seed)[0]))
-        theirs.append(_best(_train(interactions, raw, passes, seed=seed)[0]))
+            ours.append(_best(_train(interactions, policy, passes, seed=seed)[1]))
+        theirs.append(_best(_train(interactions, raw, passes, seed=seed)[1]))
     for metric in ("hr_at_10", "ndcg_at_10"):
         yield _loss(
             metric, [getattr(q, metric) for q in ours], [getattr(q, metric) for q in theirs]
@@ -175,14 +176,12 @@ def _updates(data: Path, seeds: int, passes: int) -> Iterator[Figure]:
 
 def _train(
     interactions: Interactions, policy: CodecPolicy, passes: int, *, seed: int
-) -> tuple[list[Pass], tuple[ParameterSpec, ...], Quality]:
-    """All passes, the federated parameters, and the quality of the last version as int8."""
+) -> tuple[Trainer, list[Pass]]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(interactions, policy, Path(folder) / "bundle", seed=seed)
         steps = tqdm(range(passes), desc=f"{policy.mode}, seed {seed}", unit="pass")
         kept = min(TIMED_PASS, passes) - 1
-        done = [trainer.train(keep=step == kept) for step in steps]
-        return done, trainer.specs, trainer.examine_int8()
+        return trainer, [trainer.train(keep=step == kept) for step in steps]
 
 
 def _best(passes: Sequence[Pass]) -> Quality:

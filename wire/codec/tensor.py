@@ -111,15 +111,17 @@ def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tenso
     block = _read_block(reader, spec, budget)
     height, width = _shape(spec, Places.ROWS)
     rows, values = block.rows, block.values
-    entries = block.places is Places.DRAWN_ENTRIES
-    count = len(np.unique(rows // width)) if entries else len(rows)
+    entries, at = rows, None
+    if block.places is Places.DRAWN_ENTRIES:
+        rows, at = np.unique(entries // width, return_inverse=True)
     spent = block.universe if block.places is not Places.ROWS else 0
-    spent += spec.size if spec.role is Role.DENSE else count * width
+    spent += spec.size if spec.role is Role.DENSE else len(rows) * width
     # Before the rows are made: a few bytes of entries can be in as many rows, of any width.
     if spent > budget:
         raise CodecError(f"delta of {spec.name} is too large to decode")
-    if entries:
-        rows, values = _rows_of_entries(rows, values, width)
+    if at is not None:
+        drawn, values = values[:, 0], np.zeros((len(rows), width), np.float32)
+        values[at, entries % width] = drawn
     if spec.role is Role.ROWS:
         return RowBlock(rows, values), spent
     dense = np.zeros((height, width), np.float32)
@@ -199,14 +201,6 @@ def _entries(rows: Rows, values: FloatArray) -> tuple[Rows, FloatArray]:
     """Each entry as a row of width 1."""
     width = values.shape[1]
     return (rows[:, None] * width + np.arange(width)).ravel(), values.reshape(-1, 1)
-
-
-def _rows_of_entries(entries: Rows, values: FloatArray, width: int) -> tuple[Rows, FloatArray]:
-    """The rows that entries are in, zero elsewhere."""
-    rows, at = np.unique(entries // width, return_inverse=True)
-    block = np.zeros((len(rows), width), np.float32)
-    block[at, entries % width] = values[:, 0]
-    return rows, block
 
 
 def _as_matrix(tensor: Tensor | None, spec: ParameterSpec) -> tuple[Rows, FloatArray]:
