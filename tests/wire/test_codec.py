@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from tests.wire.strategies import Case, deltas, policies, specs_of
 from wire.codec import decode_delta, encode_delta
+from wire.codec.auto import form_within
+from wire.codec.low_rank import directions
 from wire.codec.tensor import SMALLEST
 from wire.delta import RowBlock, Tensor, add, squared_norm
 from wire.errors import CodecError, NotFiniteError
@@ -160,3 +162,25 @@ def test_a_delta_that_is_not_finite_is_not_encoded(bad: float) -> None:
 def test_a_delta_that_does_not_fit_is_not_encoded(delta: dict[str, Tensor]) -> None:
     with pytest.raises(CodecError):
         encode_delta(delta, TABLE, CodecPolicy())
+
+
+@pytest.mark.parametrize("nmse", [1e-16, 1e-13, 1e-10, 1e-7, 1e-4])
+def test_directions_of_nearly_equal_energy_are_told_from_what_is_left(nmse: float) -> None:
+    rng = np.random.default_rng(0)
+    for tilt in (0.5, 0.9, 0.93, 0.99, 1.0):
+        left = np.linalg.qr(rng.normal(size=(102, 4)))[0]
+        right = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+        values = (left * [0.03, 0.03 * tilt, 3e-4, 1.6e-4] @ right).astype(np.float32)
+        for block in (values, values.T.copy()):
+            form = form_within(block, nmse, universe=200, all_rows=True)
+            lost = np.square(block.astype(np.float64) - form.values()).sum()
+            assert lost <= nmse * np.square(block.astype(np.float64)).sum()
+            exact, taken = block.astype(np.float64), 0.0
+            vectors = []
+            for vector, energy in directions(exact):
+                vectors.append(vector)
+                taken += energy
+                basis = np.linalg.qr(np.array(vectors).T)[0]
+                left_over = np.square(exact - exact @ basis @ basis.T).sum()
+                total = np.square(exact).sum()
+                assert left_over <= total - taken + 1e-13 * total

@@ -30,6 +30,8 @@ Float64 = NDArray[np.float64]
 SAMPLE = 1024
 TAIL_SHARE = 0.9
 ENOUGH, CAREFUL, SHORTER, ATTEMPTS = 0.98, 0.997, 0.98, 16
+FINEST = 2.0**-26
+"""Of the largest entry: float32 is no finer, so nothing is gained by it over what is raw."""
 
 
 def form_within(values: FloatArray, nmse: float, *, universe: int, all_rows: bool) -> Form:
@@ -91,7 +93,7 @@ class _Search:
 
     def quantised(self, step: float) -> Levels | None:
         """The block in steps of about a length."""
-        return self._within(lambda length: in_steps(self.values, length), step)
+        return self._within(lambda length: in_steps(self.values, length), step, self.values)
 
     def smallest_factors(self, most_bits: float) -> Factors | None:
         """The smallest factors of less than ``most_bits``, if there are any."""
@@ -129,12 +131,19 @@ class _Search:
                 self.values, vectors, left_step=length, right_step=length / size
             ),
             step,
+            coordinates,
         )
 
-    def _within(self, make: Callable[[float], F], step: float) -> F | None:
-        """What is made with about the longest step for which no more is lost than is allowed."""
+    def _within(self, make: Callable[[float], F], step: float, entries: Float64) -> F | None:
+        """What is made with about the longest step for which no more is lost than is allowed.
+
+        The step is for these entries.
+        """
         best: F | None = None
+        finest = FINEST * float(np.abs(entries).max())
         for attempt in range(ATTEMPTS):
+            if step < finest:
+                break
             form = make(step)
             lost = _lost(self.values, form)
             if lost <= self.allowed:

@@ -23,7 +23,9 @@ RIDGE = 1e-12
 
 
 def directions(values: Float64) -> Iterator[tuple[Float64, float]]:
-    """The right singular vectors, from the most energy down, each with its energy.
+    """About the right singular vectors, from the most energy down, each with its energy.
+
+    What the block has apart from the vectors so far is at most its energy less theirs.
 
     By power iteration on the Gram matrix of the shorter side: a few are found much sooner than by a
     full decomposition, and only a few are of use.
@@ -37,8 +39,12 @@ def directions(values: Float64) -> Iterator[tuple[Float64, float]]:
         vector = _leading(gram)
         if vector is None:
             return
-        energy = float(vector @ gram @ vector)
-        gram = gram - np.multiply.outer(energy * vector, vector)
+        along = gram @ vector
+        energy = float(vector @ along)
+        # The projection away from the vector: what is left is right even where the vector is not
+        # quite an eigenvector, as among directions of nearly equal energy.
+        crossed = np.multiply.outer(along - energy / 2 * vector, vector)
+        gram = gram - crossed - crossed.T
         if not tall:
             vector = values.T @ vector
             vector /= np.linalg.norm(vector)
