@@ -13,6 +13,7 @@ from aggregator.api import blobs, events, operations, tasks, versions
 from aggregator.api.core import Core
 from aggregator.engine import TaskError
 from aggregator.ledger import LedgerUnavailableError
+from aggregator.patches import UnpublishedError
 from wire.errors import WireError
 
 __all__ = ["create_app"]
@@ -54,6 +55,7 @@ def create_app(core: Core) -> FastAPI:
     app.add_exception_handler(WireError, _refused)
     app.add_exception_handler(TaskError, _incomplete)
     app.add_exception_handler(LedgerUnavailableError, _unavailable)
+    app.add_exception_handler(UnpublishedError, _unpublished)
     app.add_exception_handler(TimeoutError, _unavailable)
     return app
 
@@ -83,6 +85,10 @@ def _refused(_request: Request, error: Exception) -> JSONResponse:
 
 def _incomplete(_request: Request, error: Exception) -> JSONResponse:
     return _answer(status.HTTP_409_CONFLICT, str(error))
+
+
+def _unpublished(_request: Request, error: Exception) -> JSONResponse:
+    return _answer(status.HTTP_404_NOT_FOUND, str(error))
 
 
 def _unavailable(request: Request, error: Exception) -> JSONResponse:

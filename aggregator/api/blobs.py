@@ -35,9 +35,9 @@ async def put_blob(core: CoreOf, sha256: str, request: Request) -> dict[str, int
 @router.head("/{sha256}", include_in_schema=False)
 @router.get("/{sha256}", response_class=FileResponse)
 def get_blob(core: CoreOf, sha256: str, if_none_match: Annotated[str, Header()] = "") -> Response:
-    """The file. Ranges are served, so an interrupted download can be resumed."""
+    """The file, or the patch. Ranges are served, so an interrupted download can be resumed."""
     try:
-        path = core.blobs.path(sha256)
+        path = core.blobs.path(sha256) if core.blobs.has(sha256) else core.patches.path(sha256)
     except KeyError:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,

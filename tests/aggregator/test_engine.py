@@ -46,7 +46,8 @@ def test_a_full_buffer_makes_the_version_that_merge_says(
         assert np.array_equal(task.state.parameters[name], array)
     assert outcomes(workshop, "a") == [(n, Outcome.ACCEPTED, None) for n in (1, 2, 3)]
     announced = workshop.outbox.announcements(bundle.task)[-1]
-    assert (announced.version, announced.sha256) == (1, task.newest.sha256)
+    assert task.published is not None
+    assert (announced.version, announced.sha256) == (1, task.published.sha256)
     assert workshop.blobs.path(announced.sha256).stat().st_size == announced.size_bytes
 
 
@@ -382,16 +383,18 @@ def test_a_damaged_snapshot_is_mended_before_it_is_announced(
         workshop.engine.start()
         workshop.engine.register(bundle)
         workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
-        newest = workshop.engine.tasks[bundle.task].newest.sha256
+        task = workshop.engine.tasks[bundle.task]
+        assert task.published is not None
+        newest, published = task.newest.sha256, task.published.sha256
         programs = bundle.manifest.files[0].sha256
-        for sha256 in (newest, programs):
+        for sha256 in (newest, published, programs):
             flip_last_byte(workshop.blobs.path(sha256))
     with open_workshop(tmp_path / "data") as workshop:
         workshop.engine.start()
         workshop.engine.register(bundle)
         announced = workshop.outbox.announcements(bundle.task)[-1]
-        assert announced.sha256 == newest
-        for sha256 in (newest, programs):
+        assert (announced.version, announced.sha256) == (1, published)
+        for sha256 in (newest, published, programs):
             content = workshop.blobs.path(sha256).read_bytes()
             assert hashlib.sha256(content).hexdigest() == sha256
 

@@ -5,11 +5,12 @@ import numpy as np
 from wire.codec.auto import form_within
 from wire.codec.fixed import low_rank, quantised, top_entries, top_rows
 from wire.codec.forms import Form, Half, Raw
+from wire.codec.levels import Levels
 from wire.delta import FloatArray
-from wire.errors import NotFiniteError
+from wire.errors import CodecError, NotFiniteError
 from wire.policy import CodecMode, CodecPolicy
 
-__all__ = ["form_for"]
+__all__ = ["form_for", "multiples"]
 
 
 def form_for(
@@ -39,6 +40,26 @@ def form_for(
         # A level above the largest float32, which rounding up can give.
         return Raw(values)
     return form
+
+
+def multiples(values: FloatArray, exponent: int) -> Form:
+    """The form for a block of multiples of a power of two, which loses nothing.
+
+    Args:
+        values: float32 [h, w], not all zero.
+        exponent: of 2; from -126 to 127.
+
+    Raises:
+        CodecError: an entry is not a multiple of it.
+    """
+    step = 2.0**exponent
+    steps = np.abs(values, dtype=np.float64) / step
+    kept = steps > 0.0
+    codes = steps[kept].astype(np.int64)
+    if not np.array_equal(codes, steps[kept]):
+        raise CodecError(f"delta has entries that are not multiples of 2^{exponent}")
+    levels = Levels(kept, values[kept] < 0, codes - 1, step, step)
+    return levels if levels.bits() < Raw.ENTRY_BITS * values.size else Raw(values)
 
 
 def _fixed(

@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from wire.codec.choice import form_for
+from wire.codec.choice import form_for, multiples
 from wire.codec.drawn import SEED_BITS, draw
 from wire.codec.forms import Factors, Form, Half, Raw, Scaled
 from wire.codec.index_set import read_index_set, write_index_set
@@ -23,7 +23,7 @@ from wire.errors import CodecError, NotFiniteError
 from wire.manifest import ParameterSpec, Role
 from wire.policy import CodecMode, CodecPolicy
 
-__all__ = ["read_tensor", "write_tensor"]
+__all__ = ["read_tensor", "write_multiples", "write_tensor"]
 
 Rows = NDArray[np.int64]
 
@@ -82,11 +82,29 @@ def write_tensor(
     rows, values = _as_matrix(tensor, spec)
     block = _block(rows, values, spec, policy, rng)
     form = _form(block, spec, policy, rng)
+    all_rows = policy.all_rows and spec.role is Role.ROWS
+    _write_block(writer, spec, block, form, all_rows=all_rows)
+
+
+def write_multiples(
+    writer: Writer, spec: ParameterSpec, tensor: Tensor | None, exponent: int
+) -> None:
+    """Write one tensor without loss; see encode_multiples."""
+    rows, values = _as_matrix(tensor, spec)
+    touched = values.any(axis=1)
+    block = Block(Places.ROWS, 0, spec.shape[0], rows[touched], values[touched])
+    form = multiples(block.values, exponent) if len(block.rows) else None
+    _write_block(writer, spec, block, form, all_rows=False)
+
+
+def _write_block(
+    writer: Writer, spec: ParameterSpec, block: Block, form: Form | None, *, all_rows: bool
+) -> None:
     if form is None:
         writer.number(NOTHING, FORM_BITS)
         return
     named = form.touched()
-    if policy.all_rows and spec.role is Role.ROWS:
+    if all_rows:
         named = np.ones_like(named)
     if block.places is not Places.ROWS:
         writer.number(block.places, FORM_BITS)
