@@ -24,7 +24,7 @@ def form_for(
     """The form for a block of rows.
 
     Args:
-        values: float32 [h, w], finite, no row all zero, h at least 1.
+        values: float32 [h, w], finite, not all zero.
         policy: what the operator wants.
         table: whether these are rows of a table; low-rank and ``all_rows`` are for those.
         universe: how many rows there are to choose these from.
@@ -75,7 +75,8 @@ def _fixed(
         case CodecMode.ROWS:
             kept = top_rows(values, policy.density)
         case CodecMode.RANDOM_ENTRIES | CodecMode.RANDOM_ROWS:
-            kept = values != 0
+            # Rounded at random, what the device did not touch looks like what it did.
+            kept = np.ones(values.shape, np.bool_) if policy.unbiased else values != 0
         case _:
             kept = top_entries(values, policy.density)
     return quantised(values, kept, policy, rng)

@@ -34,6 +34,8 @@ FORMS: tuple[type[Form], ...] = (Raw, Half, Levels, Scaled, Factors)
 
 MAX_DRAWN = 1 << 20
 """At most so many places are drawn for a tensor."""
+MAX_DRAWN_VALUES = 1 << 22
+"""And rows of at most so many values: half of what a delta decodes to."""
 SMALLEST = 2.0**-100
 """A tensor without a larger magnitude counts as zero, except in the raw forms."""
 
@@ -82,7 +84,8 @@ def write_tensor(
     rows, values = _as_matrix(tensor, spec)
     block = _block(rows, values, spec, policy, rng)
     form = _form(block, spec, policy, rng)
-    all_rows = policy.all_rows and spec.role is Role.ROWS
+    # Of drawn places all are named, so that which of them the device touched is not.
+    all_rows = block.places is not Places.ROWS or (policy.all_rows and spec.role is Role.ROWS)
     _write_block(writer, spec, block, form, all_rows=all_rows)
 
 
@@ -184,12 +187,13 @@ def _block(
         rows, values = _entries(rows, values)
     if places is not Places.ROWS:
         seed = int(rng.integers(1 << SEED_BITS))
-        universe = min(math.ceil(policy.density * height), MAX_DRAWN)
+        most = min(MAX_DRAWN, MAX_DRAWN_VALUES // values.shape[1])
+        universe = min(math.ceil(policy.density * height), most)
         drawn, weights = draw(seed, universe, height)
-        _, rows, found = np.intersect1d(drawn, rows, assume_unique=True, return_indices=True)
-        values = values[found]
+        values = RowBlock(rows, values).at(drawn)
         if policy.unbiased:
-            values = values * weights[rows, None].astype(np.float32)
+            values *= weights[:, None].astype(np.float32)
+        return Block(places, seed, universe, np.arange(universe), values)
     touched = values.any(axis=1)
     return Block(places, seed, universe, rows[touched], values[touched])
 
