@@ -102,8 +102,8 @@ def recommendations(
     try:
         shared: Mapping[str, Table]
         name, source = config.task or store.get("task"), open_downloads(config)
-        base = store.get("base") or {}
-        snapshot = source.held(base["sha256"]) if base.get("task") == name else None
+        base = store.get("base")
+        snapshot = source.held(base["sha256"]) if base and base["task"] == name else None
         if name is None or store.manifest(name) is None:
             raise StoreError("no model is on this device yet; start the agent and let it train")
         task = open_task(name, store=store, source=source, runtime=open_runtime(config.runtime))

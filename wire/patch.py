@@ -111,10 +111,10 @@ def decode_row_numbers(raw: bytes, items: int) -> NDArray[np.int64]:
     """Decode a request for rows.
 
     Raises:
-        CodecError: malformed, truncated, or with trailing bytes.
+        CodecError: malformed, truncated, with trailing bytes, or of more than 8,388,608 rows.
     """
     reader = Reader(raw)
-    rows = read_index_set(reader, items, items)
+    rows = read_index_set(reader, items, MAX_DECODED_VALUES)
     reader.finish()
     return rows
 

@@ -117,6 +117,13 @@ def test_a_request_for_rows_is_what_it_was(wanted: set[int]) -> None:
         decode_row_numbers(raw + b"\0", ITEMS)
 
 
+def test_a_request_for_every_row_of_a_huge_table_takes_no_memory() -> None:
+    raw = encode_row_numbers(np.arange(1 << 24), 1 << 24)
+    assert len(raw) < 10
+    with pytest.raises(CodecError, match="at most 8388608"):
+        decode_row_numbers(raw, 1 << 24)
+
+
 @given(seeds, exponents, st.sets(st.integers(0, ITEMS - 1), min_size=1))
 def test_rows_come_without_the_dense_parameters_and_these_without_rows(
     seed: int, exponent: int, wanted: set[int]
