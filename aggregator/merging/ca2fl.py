@@ -73,6 +73,8 @@ def calibrate(
 
 
 def _cached(contribution: Contribution, since: int) -> Delta | None:
+    if contribution.previous is not None and contribution.previous_version < 1:
+        raise ValueError(f"update {contribution.id} does not say which version took its previous")
     # What was merged before this kind was chosen is not in the sum.
     return contribution.previous if contribution.previous_version > since else None
 

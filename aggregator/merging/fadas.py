@@ -4,7 +4,10 @@ Wang et al., "FADAS: Towards Federated Adaptive Asynchronous Optimization", ICML
 (arXiv:2407.18365), algorithm 1 with the delay-adaptive learning rate of section 4. With the largest
 staleness t of the buffer and the threshold c (our ``delay_threshold``),
 
-    rate = eta if t <= c, otherwise min(eta, 1 / t)
+    rate = eta if t <= c, otherwise eta / t
+
+as in the authors' experiments (yujiaw98/FADAS, g_delay_adaptive.py). The paper's text has
+min(eta, 1 / t), which asks nothing of the small rates that adaptive optimizers have.
 
 Updates are not weighed by their staleness one by one. The paper's optimizer is AMSGrad, the default
 of this kind (``optimizers``); the rate can be had with any.
@@ -30,4 +33,4 @@ def learning_rate(state: ServerState, batch: Sequence[Contribution], rule: Rule)
     """The delay-adaptive rate of a buffer."""
     oldest = int(ages(state.version, batch).max(initial=0))
     rate = rule.server_learning_rate
-    return rate if oldest <= rule.delay_threshold else min(rate, 1.0 / oldest)
+    return rate if oldest <= rule.delay_threshold else rate / oldest

@@ -17,7 +17,7 @@ from aggregator.merging.rule import Rule
 from aggregator.merging.state import Contribution, ServerState
 from aggregator.merging.step import Change, Step, apply
 
-__all__ = ["combine", "merge"]
+__all__ = ["combine", "merge", "weigh"]
 
 Weigh = Callable[[ServerState, Sequence[Contribution], Rule], list[Part]]
 
@@ -50,7 +50,7 @@ def merge(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> Serv
 def combine(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> Step:
     """What the merge of a batch changes; see ``merge``."""
     ordered = sorted(batch, key=lambda contribution: contribution.id)
-    parts = [part for part in _WEIGH[rule.kind](state, ordered, rule) if part.fresh > 0.0]
+    parts = weigh(state, ordered, rule)
     # Robust merging has its place here: it acts on the parts, or takes the mean in another way.
     averages = average(parts, rule)
     averages, memory = _correct(state, ordered, parts, averages, rule)
@@ -60,6 +60,11 @@ def combine(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> St
         parameters[name], learned = move(state, name, mean, rule=rule, rate=rate)
         memory |= learned
     return Step(state.version, parameters, memory, _useless(state, rule))
+
+
+def weigh(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> list[Part]:
+    """The parts of a buffer, in its order. An update that weighs nothing is not one of them."""
+    return [part for part in _WEIGH[rule.kind](state, batch, rule) if part.fresh > 0.0]
 
 
 def _correct(

@@ -13,7 +13,7 @@ from aggregator.merging.choices import (
     StalenessScope,
     Weighting,
 )
-from aggregator.merging.options import RuleError, options
+from aggregator.merging.options import Option, RuleError, options
 
 __all__ = ["Rule"]
 
@@ -88,8 +88,8 @@ class Rule:
         for key in given:
             if key not in taken:
                 raise RuleError(
-                    f"rule.{key} is {given[key]!r:.80}; expected no such key: with these words "
-                    f"a rule takes {', '.join(taken)}"
+                    f"rule.{key} is {given[key]!r:.80}; expected no such key: "
+                    f"{_words(given, taken)} take only {', '.join(taken)}"
                 )
         for key, option in taken.items():
             object.__setattr__(self, key, option.read(key, given.get(key, option.default)))
@@ -156,3 +156,9 @@ class Rule:
     def _values(self) -> dict[str, Any]:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {key: value for key, value in values.items() if value is not UNSET}
+
+
+def _words(given: Mapping[str, Any], taken: Mapping[str, Option]) -> str:
+    """The words of a rule as a sentence about its keys names them."""
+    words = ("kind", "staleness", "row_correction", "optimizer")
+    return ", ".join(f"{w} {given.get(w, taken[w].default)}" for w in words if w in taken)

@@ -47,7 +47,7 @@ class Contribution:
             without one; read where ``Rule.needs_previous``.
         device_updates: updates of the device that were accepted before this one; read where
             ``Rule.needs_device_updates``.
-        previous_version: the version that took ``previous``.
+        previous_version: the version that took ``previous``, 1 or more where there is one.
     """
 
     id: int

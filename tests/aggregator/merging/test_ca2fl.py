@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 
 from aggregator.merging import Contribution, Kind, Rule, ServerState, merge
@@ -86,6 +87,12 @@ def test_what_was_merged_before_the_kind_was_chosen_does_not_count() -> None:
     ledger.merge([contribution(2, {0: [1.0, 2.0]}, device="a")])
     np.testing.assert_allclose(moved(before, ledger.state, "item")[0], [1.0, 2.0], atol=1e-5)
     np.testing.assert_allclose(ledger.state.memory["cached/item"][0], [1.0, 2.0])
+
+
+def test_a_previous_delta_without_its_version_is_refused() -> None:
+    update = contribution(2, {0: [1.0, 2.0]}, device="a")
+    with pytest.raises(ValueError, match="update 2 does not say which version"):
+        merge(state(), [replace(update, previous=update.delta)], RULE)
 
 
 def test_a_device_twice_in_a_buffer_counts_once_and_its_newest_stays() -> None:
