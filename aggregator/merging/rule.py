@@ -22,6 +22,7 @@ class _Unset(Enum):
     UNSET = "unset"
 
 
+# Not None, which a PATCH can send; a member of an enumeration stays the same object when copied.
 UNSET: Any = _Unset.UNSET
 
 
