@@ -95,6 +95,7 @@ _PARTICIPATION: Mapping[str, Option] = {
 }
 _CORRECTION = _Word(tuple(RowCorrection), RowCorrection.NONE)
 _UNCORRECTED = _Word((RowCorrection.NONE,), RowCorrection.NONE)
+_OPTIMIZER = _Word(tuple(Optimizer), Optimizer.SGD)
 _SGD = _Word((Optimizer.SGD,), Optimizer.SGD)
 
 _BY_KIND: Mapping[Kind, Mapping[str, Option]] = {
@@ -102,7 +103,7 @@ _BY_KIND: Mapping[Kind, Mapping[str, Option]] = {
         **_BUFFER,
         "weighting": _WEIGHTING,
         "row_correction": _CORRECTION,
-        "optimizer": _Word(tuple(Optimizer), Optimizer.SGD),
+        "optimizer": _OPTIMIZER,
     },
     Kind.FEDASYNC: {
         "buffer_size": _Integer(1, 1, 1),
@@ -118,7 +119,7 @@ _BY_KIND: Mapping[Kind, Mapping[str, Option]] = {
         **_STALENESS,
         **_PARTICIPATION,
         "row_correction": _CORRECTION,
-        "optimizer": _Word(tuple(Optimizer), Optimizer.SGD),
+        "optimizer": _OPTIMIZER,
     },
     Kind.FADAS: {
         **_BUFFER,
@@ -132,7 +133,7 @@ _BY_KIND: Mapping[Kind, Mapping[str, Option]] = {
         **_BUFFER,
         "weighting": _UNIFORM,
         "row_correction": _UNCORRECTED,
-        "optimizer": _Word(tuple(Optimizer), Optimizer.SGD),
+        "optimizer": _OPTIMIZER,
     },
 }
 
@@ -191,5 +192,6 @@ def options(values: Mapping[str, Any]) -> dict[str, Option]:
         if key in taken:
             taken |= more[taken[key].read(key, values.get(key, taken[key].default))]
     if kind is Kind.FEDASYNC:
+        # It mixes two models; beyond 1 it would leave them both behind.
         taken["server_learning_rate"] = _MIXING_RATE
     return taken

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.merging.state import MemoryArray, ServerState
-from wire.delta import FloatArray
 
 __all__ = ["Change", "Step", "advance", "apply"]
 
@@ -61,12 +60,12 @@ def apply(state: ServerState, step: Step) -> ServerState:
         ValueError: the step was computed from another version.
     """
     _check(state, step)
-    parameters: dict[str, FloatArray] = dict(state.parameters)
-    memory = _left(state, step)
-    for arrays, changes in ((parameters, step.parameters), (memory, step.memory)):
-        for name, change in changes.items():
-            new = arrays[name].copy() if name in arrays else _start(change)
-            arrays[name] = _written(new, change)
+    parameters, memory = dict(state.parameters), _memory(state, step)
+    for name, change in step.parameters.items():
+        parameters[name] = _written(parameters[name].copy(), change)
+    for name, change in step.memory.items():
+        shared = name in state.memory
+        memory[name] = _written(memory[name].copy() if shared else memory[name], change)
     return ServerState(state.version + 1, parameters, memory)
 
 
@@ -77,11 +76,11 @@ def advance(state: ServerState, step: Step) -> ServerState:
         ValueError: the step was computed from another version; nothing is written.
     """
     _check(state, step)
-    memory = _left(state, step)
+    memory = _memory(state, step)
     for name, change in step.parameters.items():
         _written(state.parameters[name], change)
     for name, change in step.memory.items():
-        memory[name] = _written(memory[name] if name in memory else _start(change), change)
+        _written(memory[name], change)
     return ServerState(state.version + 1, state.parameters, memory)
 
 
@@ -90,12 +89,13 @@ def _check(state: ServerState, step: Step) -> None:
         raise ValueError(f"the step starts from version {step.version}, not {state.version}")
 
 
-def _left(state: ServerState, step: Step) -> dict[str, MemoryArray]:
-    return {name: array for name, array in state.memory.items() if name not in step.dropped}
-
-
-def _start(change: Change) -> MemoryArray:
-    return np.zeros(change.shape, change.values.dtype)
+def _memory(state: ServerState, step: Step) -> dict[str, MemoryArray]:
+    """The arrays that are remembered on, and those that start: all memory is taken here."""
+    memory = {name: array for name, array in state.memory.items() if name not in step.dropped}
+    for name, change in step.memory.items():
+        if name not in memory:
+            memory[name] = np.zeros(change.shape, change.values.dtype)
+    return memory
 
 
 def _written(array: MemoryArray, change: Change) -> MemoryArray:
