@@ -73,7 +73,10 @@ class SteeringDocument(BaseModel):
         None, examples=[{"bits": 4}], description="keys of the codec policy"
     )
     rule: dict[str, Any] | None = Field(
-        None, examples=[{"buffer_size": 40}], description="keys of the merge rule"
+        None,
+        examples=[{"buffer_size": 40}, {"kind": "fadas", "delay_threshold": 4}],
+        description="keys of the merge rule; what comes with a new kind or optimizer starts at "
+        "its defaults",
     )
 
 

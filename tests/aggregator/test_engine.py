@@ -258,12 +258,27 @@ def test_steering_is_announced_at_once_and_each_version_says_its_rule(
     assert workshop.reports.events()[-1].kind == "steered"
 
 
+def test_a_rule_of_another_kind_takes_over_with_the_next_merge(
+    workshop: Workshop, bundle: Bundle
+) -> None:
+    workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
+    workshop.engine.steer(bundle.task, Steering(rule={"kind": "fedasync", "staleness": "hinge"}))
+    workshop.send("a", make_update(bundle, 4))
+    workshop.engine.steer(bundle.task, Steering(rule={"kind": "fedbuff", "optimizer": "adam"}))
+    workshop.send("a", *(make_update(bundle, n) for n in range(5, 25)))
+    rules = [v.version.rule for v in workshop.reports.versions(bundle.task)]
+    assert [rule["kind"] for rule in rules] == ["fedbuff", "fedbuff", "fedasync", "fedbuff"]
+    assert [rule["optimizer"] for rule in rules] == ["sgd", "sgd", "sgd", "adam"]
+    assert [rule["buffer_size"] for rule in rules] == [3, 3, 1, 20]
+
+
 @pytest.mark.parametrize(
     ("steering", "error"),
     [
         (Steering(training={"epochs": 0}), PolicyError),
         (Steering(codec={"mode": "zip"}), PolicyError),
         (Steering(rule={"bufer": 2}), RuleError),
+        (Steering(rule={"momentum": 0.5}), RuleError),
     ],
 )
 def test_orders_that_are_not_valid_change_nothing(
