@@ -1,6 +1,12 @@
 """The durable record: which updates were accepted, and which merge took which."""
 
-from aggregator.ledger.database import LedgerError, LedgerUnavailableError, open_database
+from aggregator.ledger.database import (
+    LedgerError,
+    LedgerUnavailableError,
+    bring_up,
+    connect,
+    open_database,
+)
 from aggregator.ledger.intake import Intake
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.records import (
@@ -43,5 +49,7 @@ __all__ = [
     "UpdateReport",
     "VersionRecord",
     "VersionReport",
+    "bring_up",
+    "connect",
     "open_database",
 ]

@@ -1,4 +1,4 @@
-"""The ledger's tables, in portable SQL.
+"""The ledger's tables, in portable SQL, as they shall be; ``migrations`` says how to change them.
 
 ``tasks``, ``updates`` and ``versions`` are the record that the model is folded from. The other
 tables are running totals of it, written in the same transactions, so that a page which shows them
@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
-    "SCHEMA_VERSION",
+    "commits",
     "devices",
     "events",
     "metadata",
@@ -37,14 +37,17 @@ __all__ = [
     "versions",
 ]
 
-SCHEMA_VERSION = 1
-
 # SQLite numbers rows by itself only for a column declared INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
 
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+schema_version = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("software", String(64), nullable=False, server_default="unknown"),
+)
 
 tasks = Table(
     "tasks",
@@ -154,4 +157,12 @@ events = Table(
     Column("task", String(32)),
     Column("device", String(64)),
     Column("detail", Text, nullable=False),
+)
+
+commits = Table(
+    "commits",
+    metadata,
+    Column("connection", String(16), primary_key=True),
+    Column("mark", String(16), nullable=False),
+    Column("at", Double, nullable=False),
 )
