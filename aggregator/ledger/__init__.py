@@ -9,6 +9,7 @@ from aggregator.ledger.database import (
 )
 from aggregator.ledger.intake import Intake
 from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.lock import FileLock, Lock, Watch, lock_of
 from aggregator.ledger.records import (
     Decision,
     DeviceStatus,
@@ -35,10 +36,12 @@ __all__ = [
     "DeviceReport",
     "DeviceStatus",
     "Event",
+    "FileLock",
     "Intake",
     "Ledger",
     "LedgerError",
     "LedgerUnavailableError",
+    "Lock",
     "NewUpdate",
     "Rejection",
     "Reports",
@@ -49,7 +52,9 @@ __all__ = [
     "UpdateReport",
     "VersionRecord",
     "VersionReport",
+    "Watch",
     "bring_up",
     "connect",
+    "lock_of",
     "open_database",
 ]

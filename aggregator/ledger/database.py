@@ -23,6 +23,7 @@ __all__ = [
     "LedgerError",
     "LedgerUnavailableError",
     "bring_up",
+    "cause",
     "connect",
     "open_database",
     "reading",
@@ -109,7 +110,7 @@ def bring_up(engine: Engine) -> None:
     except MigrationError as error:
         raise LedgerError(str(error)) from None
     except SQLAlchemyError as error:
-        raise LedgerError(f"cannot open the database: {_cause(error)}") from None
+        raise LedgerError(f"cannot open the database: {cause(error)}") from None
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     except (DBAPIError, NoConnectionError) as error:
         if not _passes(error):
             raise
-        raise LedgerUnavailableError(f"the database refuses: {_cause(error)}") from error
+        raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     except (DBAPIError, NoConnectionError) as error:
         if not _passes(error):
             raise
-        raise LedgerUnavailableError(f"the database refuses: {_cause(error)}") from error
+        raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
 
 
 def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
@@ -204,7 +205,8 @@ def _passes(error: DBAPIError | NoConnectionError) -> bool:
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
 
 
-def _cause(error: SQLAlchemyError) -> str:
+def cause(error: SQLAlchemyError) -> str:
+    """What the database said, in one line."""
     # PostgreSQL's client spreads what it tried over several lines.
     return "; ".join(str(getattr(error, "orig", None) or error).split("\n"))
 
