@@ -16,7 +16,7 @@ from typing import Self
 import uvicorn
 
 from aggregator.api import Core, Readiness, create_app
-from aggregator.blobs import Blobs
+from aggregator.blobs import Blobs, open_blobs
 from aggregator.engine import Engine
 from aggregator.ledger import FileLock, Ledger, Lock, Reports, Watch, bring_up, connect, lock_of
 from aggregator.metrics import Instruments
@@ -59,6 +59,8 @@ class Service:
     Raises:
         ServiceError: the data folder is in use, or the port is.
         LedgerError: the database cannot be used.
+        BlobError: the place for blobs cannot be used.
+        OSError: the blobs cannot be reached.
         BrokerError: the TLS files cannot be used.
     """
 
@@ -94,7 +96,7 @@ class Service:
             self._closing = opened.pop_all()
 
     def _build(self, settings: Settings, reports: Reports) -> None:
-        instruments, blobs = Instruments(), Blobs(settings.data / "blobs")
+        instruments, blobs = Instruments(), _open_blobs(settings)
         self._blobs = blobs
         client_id = settings.broker.client_id or _client_id(settings.data)
         engine = Engine(
@@ -242,6 +244,15 @@ class Service:
     def _fail(self, failure: ServiceError) -> None:
         self._failure = self._failure or failure
         self._over.set()
+
+
+def _open_blobs(settings: Settings) -> Blobs:
+    return open_blobs(
+        settings.blobs or str(settings.data / "blobs"),
+        cache=settings.data / "blobs-cache",
+        cache_bytes=settings.blobs_cache_bytes,
+        redirect=settings.blobs_redirect,
+    )
 
 
 def _mend(blobs: Blobs, bundle: Bundle) -> None:

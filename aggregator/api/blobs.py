@@ -1,10 +1,14 @@
-"""Blobs: immutable files by their SHA-256. Bundles are uploaded, devices download parameters."""
+"""Blobs: immutable files by their SHA-256. Bundles are uploaded, devices download parameters.
+
+Wherever the blobs are kept, a download comes from a file of this machine, with ranges, unless the
+operator has clients sent to the place itself.
+"""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 
 from aggregator.api.core import CoreOf, authorised
 from aggregator.blobs import BlobError
@@ -33,10 +37,20 @@ async def put_blob(core: CoreOf, sha256: str, request: Request) -> dict[str, int
 
 
 @router.head("/{sha256}", include_in_schema=False)
-@router.get("/{sha256}", response_class=FileResponse)
-def get_blob(core: CoreOf, sha256: str, if_none_match: Annotated[str, Header()] = "") -> Response:
+@router.get(
+    "/{sha256}",
+    response_class=FileResponse,
+    responses={307: {"description": "to where the blobs are kept, if the service is told so"}},
+)
+def get_blob(
+    core: CoreOf, sha256: str, request: Request, if_none_match: Annotated[str, Header()] = ""
+) -> Response:
     """The file. Ranges are served, so an interrupted download can be resumed."""
     try:
+        # A signed address is good for one method.
+        address = core.blobs.address(sha256) if request.method == "GET" else None
+        if address is not None:
+            return RedirectResponse(address, headers={"Cache-Control": "no-store"})
         path = core.blobs.path(sha256)
     except KeyError:
         raise HTTPException(

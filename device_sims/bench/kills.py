@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.blobs import Blobs
+from aggregator.blobs import FolderBlobs
 from aggregator.fold import rebuild
 from aggregator.ledger import Ledger, open_database
 from aggregator.snapshots import load_snapshot
@@ -217,7 +217,7 @@ def _is_fold(site: _Site, *, last: int) -> bool:
     specs, task = site.bundle.manifest.federated, site.bundle.task
     folder = site.root / "aggregator"
     database = open_database(f"sqlite:///{folder / 'ledger.db'}")
-    ledger, blobs = Ledger(database), Blobs(folder / "blobs")
+    ledger, blobs = Ledger(database), FolderBlobs(folder / "blobs")
     history = {record.version: record for record in ledger.history(task, last=last)}
     newest = load_snapshot(blobs, history[last].sha256, specs)
     for version, record in history.items():

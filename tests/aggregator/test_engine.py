@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from aggregator.admission import AdmissionPolicy
+from aggregator.blobs import open_blobs
 from aggregator.engine import TaskError
 from aggregator.ledger import LedgerUnavailableError
 from aggregator.merging import Contribution, Rule, RuleError, merge
 from aggregator.orders import Steering
 from aggregator.retention import Retention
+from tests.aggregator.bucket import BucketServer
 from tests.aggregator.workshop import ManualClock, Workshop, make_bundle, make_update, open_workshop
 from wire import topics
 from wire.bundle import Bundle
@@ -341,6 +343,31 @@ def test_a_merge_that_cannot_be_written_is_tried_again(
     workshop.clock.now += 1.0
     workshop.engine.tick()
     assert (task.version, task.pending) == (1, 0)
+
+
+def test_a_bucket_that_is_away_delays_the_merge_and_loses_nothing(
+    tmp_path: Path, bundle: Bundle, bucket_url: str, bucket_server: BucketServer
+) -> None:
+    blobs = open_blobs(bucket_url, cache=tmp_path / "cache", cache_bytes=0)
+    with open_workshop(tmp_path / "data", blobs=blobs) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        task = workshop.engine.tasks[bundle.task]
+        bucket_server.stop()
+        try:
+            workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
+        finally:
+            bucket_server.start()
+        assert (task.version, task.pending) == (0, 3)
+        assert len(outcomes(workshop, "a")) == 3
+        workshop.clock.now += 1.0
+        workshop.engine.tick()
+        assert (task.version, task.pending) == (1, 0)
+    fresh = open_blobs(bucket_url, cache=tmp_path / "fresh", cache_bytes=0)
+    with open_workshop(tmp_path / "data", blobs=fresh) as workshop:
+        workshop.engine.start()
+        again = workshop.engine.tasks[bundle.task]
+        assert np.array_equal(again.state.parameters["item"], task.state.parameters["item"])
 
 
 def test_reported_metrics_are_kept_by_base_version(workshop: Workshop, bundle: Bundle) -> None:
