@@ -52,8 +52,12 @@ def prune(
         newest: the task's newest version.
         first: versions before this one were pruned earlier.
     """
+    # At a start all versions are looked at: then one listing costs less than a question for each.
+    here = set(blobs.names()) if first <= 0 else None
     for record in ledger.history(task, last=newest - retention.keep_last, first=max(first, 0)):
-        if retention.keeps(record.version, newest=newest) or not blobs.has(record.sha256):
+        if retention.keeps(record.version, newest=newest):
+            continue
+        if not (blobs.has(record.sha256) if here is None else record.sha256 in here):
             continue
         users = ledger.versions_of_blob(record.sha256)
         if not any(t != task or retention.keeps(v, newest=newest) for t, v in users):

@@ -58,6 +58,15 @@ class BucketBlobs:
             return False
         return True
 
+    def names(self) -> Iterator[str]:
+        """See ``Blobs``."""
+        with _asking("be listed"):
+            for page in obstore.list(self._store):
+                for entry in page:
+                    name = entry["path"].rpartition("/")[2]
+                    if is_name(name):
+                        yield name
+
     def size_bytes(self, sha256: str) -> int:
         """See ``Blobs``."""
         if not is_name(sha256):

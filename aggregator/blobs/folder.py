@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aggregator.blobs.names import checked, is_name
@@ -14,22 +14,27 @@ from aggregator.blobs.protocol import BlobError, Upload
 __all__ = ["FolderBlobs"]
 
 COPY_BYTES = 1 << 20
+FORGOTTEN_S = 3600.0
 
 
 class FolderBlobs:
     """Blobs in a folder, each a file; see ``Blobs``.
 
-    A crash may leave temporary files behind.
+    A crash may leave temporary files behind. Several processes may share a folder.
 
     Args:
-        root: the folder; made if it is missing. Temporary files of a former life are removed.
+        root: the folder; made if it is missing. Temporary files that nobody has written to for an
+            hour are removed.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
-        shutil.rmtree(self._incoming, ignore_errors=True)
-        self._incoming.mkdir(parents=True)
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - FORGOTTEN_S:
+                    path.unlink()
 
     def path(self, sha256: str) -> Path:
         """See ``Blobs``; it is the blob itself."""
@@ -42,6 +47,12 @@ class FolderBlobs:
         """See ``Blobs``."""
         path = self._path(sha256)
         return path is not None and path.is_file()
+
+    def names(self) -> Iterator[str]:
+        """See ``Blobs``."""
+        for path in self._root.glob("??/*"):
+            if is_name(path.name):
+                yield path.name
 
     def size_bytes(self, sha256: str) -> int:
         """See ``Blobs``."""

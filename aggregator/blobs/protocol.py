@@ -1,6 +1,7 @@
 """What every place for blobs can do."""
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Protocol
@@ -47,6 +48,10 @@ class Blobs(Protocol):
 
     def has(self, sha256: str) -> bool:
         """Whether the blob is here. What is not a SHA-256 never is."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """Every blob that is here, in no order; costs less than to ask for each of many."""
         ...
 
     def size_bytes(self, sha256: str) -> int:

@@ -37,6 +37,15 @@ def test_what_is_not_there(blobs: Blobs) -> None:
             ask(SHA256)
 
 
+def test_all_that_is_there_is_listed(blobs: Blobs, elsewhere: Blobs) -> None:
+    assert set(elsewhere.names()) == set()
+    stored = {blobs.put(bytes([n])) for n in range(5)}
+    assert set(elsewhere.names()) == stored
+    gone = stored.pop()
+    blobs.delete(gone)
+    assert set(elsewhere.names()) == stored
+
+
 def test_an_upload_in_portions(blobs: Blobs, elsewhere: Blobs) -> None:
     with blobs.upload(SHA256) as upload:
         upload.write(DATA[:4])
