@@ -35,6 +35,11 @@ Flags win over variables, variables over the file. Secrets have no flag, because
 machine can read a command line: set password_file or {PREFIX}PASSWORD for the
 broker, and api_token or {PREFIX}API_TOKEN for the API.
 
+How updates are merged is the table [rule], for new tasks; PATCH /v1/tasks/TASK changes it while a
+task runs. rule.kind is fedavg, fedasync, fedbuff, fadas or ca2fl; rule.optimizer is sgd, momentum,
+adagrad, yogi, adam or amsgrad. Each takes some of the other keys and refuses the rest;
+docs/merging.md says which, and what they mean.
+
 The ledger can be in PostgreSQL (database = postgresql://USER@HOST/NAME; rivulet[postgres]) and the
 blobs in a bucket (blobs = s3://BUCKET/PREFIX?endpoint=URL; rivulet[s3]). Their passwords and keys
 come from PGPASSWORD or a PGPASSFILE, and from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.

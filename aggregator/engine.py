@@ -22,7 +22,7 @@ from aggregator.merging import Contribution, Rule, ServerState
 from aggregator.metrics import Instruments
 from aggregator.orders import Orders, Steering
 from aggregator.reception import Inbound, Received, receive
-from aggregator.retention import Retention, prune
+from aggregator.retention import Retention, forget_publications, prune
 from aggregator.snapshots import read_snapshot
 from aggregator.task import Task
 from wire import topics
@@ -282,14 +282,23 @@ class Engine:
             self._instruments.failures.labels("prune").inc()
 
     def _announcement_due(self, task: Task) -> float:
-        if task.announced == task.announcement():
+        if task.is_announced:
             return float("inf")
         return task.announced_at + self._announce_interval_s
 
     def _announce(self, task: Task) -> None:
+        """Publish the current version and tell the devices, of the one before if that fails."""
+        task.announced_at = now = self._clock.monotonic()
+        try:
+            task.publish(self._ledger, self._blobs, at=self._clock.time())
+            forget_publications(self._ledger, self._blobs, self._retention, task=task.name)
+        except (LedgerUnavailableError, OSError) as error:
+            _log.error("publishing task %s will be tried again: %s", task.name, error)
+            self._instruments.failures.labels("publish").inc()
+            task.announced_at = now + RETRY_AFTER_S - self._announce_interval_s
         task.announced = task.announcement()
-        task.announced_at = self._clock.monotonic()
-        self._publish(topics.announcement(task.name), task.announced.encode(), retain=True)
+        if task.announced is not None:
+            self._publish(topics.announcement(task.name), task.announced.encode(), retain=True)
 
     def _tidy(self) -> None:
         try:

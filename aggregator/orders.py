@@ -33,6 +33,8 @@ class Orders:
 class Steering:
     """What an operator changes about a task. None leaves a thing as it is; a map changes its keys.
 
+    A rule that gets another kind or optimizer starts at the defaults of what comes with it.
+
     Attributes:
         paused: devices stop training; what still arrives is accepted and waits.
         training: keys of the training policy.
@@ -46,13 +48,13 @@ class Steering:
     rule: Mapping[str, Any] | None = None
 
     def applied(self, record: TaskRecord) -> TaskRecord:
-        """The record with the changes."""
+        """The record with the changes; raises RuleError for a rule that would not be valid."""
         return replace(
             record,
             paused=record.paused if self.paused is None else self.paused,
             training={**record.training, **(self.training or {})},
             codec={**record.codec, **(self.codec or {})},
-            rule={**record.rule, **(self.rule or {})},
+            rule=Rule.from_dict(record.rule).changed(self.rule or {}).to_dict(),
         )
 
     def describe(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from aggregator.blobs import Blobs
 from aggregator.ledger import Ledger
 
-__all__ = ["Retention", "prune"]
+__all__ = ["Retention", "forget_publications", "prune"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,8 @@ class Retention:
     """Which versions keep their snapshot; the others can be rebuilt by replaying the ledger.
 
     Attributes:
-        keep_last: the newest so many.
+        keep_last: the newest so many. Also, so many publications: a device that has an older one
+            gets the newest whole, instead of what changed.
         keep_every: of the older ones, those whose number it divides; 0 keeps none of them.
     """
 
@@ -60,5 +61,23 @@ def prune(
         if not (blobs.has(record.sha256) if here is None else record.sha256 in here):
             continue
         users = ledger.versions_of_blob(record.sha256)
-        if not any(t != task or retention.keeps(v, newest=newest) for t, v in users):
+        kept = any(t != task or retention.keeps(v, newest=newest) for t, v in users)
+        if not kept and not ledger.publications_of_blob(record.sha256):
             blobs.delete(record.sha256)
+
+
+def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str) -> None:
+    """Forget all but the newest publications of a task, and remove their files.
+
+    Args:
+        ledger: which blob is which publication.
+        blobs: where they are.
+        retention: how many to keep.
+        task: 32 hex characters.
+    """
+    old = ledger.publications(task)[: -retention.keep_last]
+    ledger.forget_publications(task, [publication.version for publication in old])
+    for publication in old:
+        users = ledger.publications_of_blob(publication.sha256)
+        if not users and not ledger.versions_of_blob(publication.sha256):
+            blobs.delete(publication.sha256)

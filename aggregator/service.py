@@ -21,6 +21,7 @@ from aggregator.engine import Engine
 from aggregator.ledger import FileLock, Ledger, Lock, Reports, Watch, bring_up, connect, lock_of
 from aggregator.metrics import Instruments
 from aggregator.mqtt import Link
+from aggregator.patches import Patches
 from aggregator.probe import Probe
 from aggregator.runner import Runner
 from aggregator.settings import Settings
@@ -127,6 +128,7 @@ class Service:
         core = Core(
             reports=reports,
             blobs=blobs,
+            patches=Patches(settings.data / "patches", reports=reports, blobs=blobs),
             call=self._runner.call,
             instruments=instruments,
             readiness=self.readiness,

@@ -6,9 +6,10 @@ from typing import Self
 
 from aggregator.blobs import Blobs
 from aggregator.fold import contribution, rebuild
-from aggregator.ledger import Ledger, TaskRecord, VersionRecord
+from aggregator.ledger import Ledger, PublicationRecord, TaskRecord, VersionRecord
 from aggregator.merging import Contribution, ServerState, merge
 from aggregator.orders import Orders
+from aggregator.publication import publish
 from aggregator.snapshots import encode_snapshot, load_snapshot
 from wire.manifest import Manifest, ParameterSpec
 from wire.messages import Announcement
@@ -24,6 +25,7 @@ class Task:
         newest: its newest version.
         state: that version's parameters.
         waiting: accepted updates that no merge has taken, in the order of their ids.
+        published: its newest publication, whose file is there.
         now: monotonic seconds; what waits is waiting since now.
     """
 
@@ -34,11 +36,12 @@ class Task:
         newest: VersionRecord,
         state: ServerState,
         waiting: Iterable[Contribution] = (),
+        published: PublicationRecord | None = None,
         now: float,
     ) -> None:
         self.manifest = Manifest.from_json(record.manifest)
         self.record, self.orders = record, Orders.of(record)
-        self.newest = newest
+        self.newest, self.published = newest, published
         self._state = state
         self._waiting = list(waiting)
         self._waiting_since = now
@@ -62,7 +65,18 @@ class Task:
             state = rebuild(ledger, blobs, specs, task=record.task, version=newest.version)
             blobs.put(encode_snapshot(state.parameters))
         waiting = [contribution(update, specs) for update in ledger.members(record.task, None)]
-        return cls(record=record, newest=newest, state=state, waiting=waiting, now=now)
+        published = next(reversed(ledger.publications(record.task)), None)
+        if published is not None and not blobs.intact(published.sha256):
+            ledger.forget_publications(record.task, [published.version])
+            published = None
+        return cls(
+            record=record,
+            newest=newest,
+            state=state,
+            waiting=waiting,
+            published=published,
+            now=now,
+        )
 
     @property
     def name(self) -> str:
@@ -140,13 +154,46 @@ class Task:
         self._waiting_since = now
         self.retry_at = None
 
-    def announcement(self) -> Announcement:
-        """What devices should know now."""
+    def publish(self, ledger: Ledger, blobs: Blobs, *, at: float) -> None:
+        """Publish the current version, durably, unless it is published.
+
+        Args:
+            ledger: where the publication is recorded.
+            blobs: where its file goes.
+            at: seconds since 1970.
+
+        Raises:
+            LedgerUnavailableError: the database refuses; nothing changes.
+            OSError: the file cannot be written; nothing changes.
+        """
+        if self.published is not None and self.published.version == self.version:
+            return
+        record = publish(
+            self._state,
+            self.specs,
+            blobs,
+            task=self.name,
+            exponents=self.published.exponents if self.published else {},
+            at=at,
+        )
+        ledger.add_publication(record)
+        self.published = record
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether devices were told all there is to know."""
+        known = self.announced is not None and self.announced.version == self.version
+        return known and self.announced == self.announcement()
+
+    def announcement(self) -> Announcement | None:
+        """What devices should know of the newest publication; None before the first."""
+        if self.published is None:
+            return None
         return Announcement(
             task=self.name,
-            version=self.version,
-            sha256=self.newest.sha256,
-            size_bytes=self.newest.size_bytes,
+            version=self.published.version,
+            sha256=self.published.sha256,
+            size_bytes=self.published.size_bytes,
             paused=self.record.paused,
             training=self.orders.training,
             codec=self.orders.codec,

@@ -94,9 +94,9 @@ class Examiner:
 def newest_version(
     client: AggregatorClient, bundle: Bundle, directory: Path
 ) -> tuple[int, Mapping[str, FloatArray]]:
-    """The newest version's number and parameters, which are kept in a folder."""
+    """The newest published version's number and parameters, which are kept in a folder."""
     task = f"/v1/tasks/{bundle.task}"
-    version = int(client.get(task)["version"])
+    version = int(client.get(task)["published"])
     path = directory / "examined.safetensors"
     path.write_bytes(client.get_bytes(f"{task}/versions/{version}/parameters"))
     return version, map_checked(path, bundle.manifest.federated)

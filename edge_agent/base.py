@@ -1,20 +1,32 @@
 """From an announcement to a base version on the device: what local updates start from."""
 
+import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edge_agent.downloads import BlobSource
+from edge_agent.downloads import BlobSource, Patch
 from edge_agent.errors import PermanentDownloadError
+from edge_agent.remote_rows import RemoteRows
 from edge_agent.runtimes.protocol import Runtime
 from edge_agent.store import Store
 from edge_agent.task import LocalTask, map_checked, open_task
-from wire.delta import FloatArray
+from wire.errors import WireError
+from wire.manifest import Manifest, Role
 from wire.messages import Announcement
+from wire.parameters import Table, map_parameters, write_parameters
+from wire.patch import apply_patch
 
 __all__ = ["Base", "BaseLoader"]
 
+logger = logging.getLogger(__name__)
+
 SNAPSHOT_HEADER_BYTES = 1 << 20
+BYTES_A_VALUE = 0.75
+"""Of a published parameter, rounded as it is."""
+EVALUATED_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +36,13 @@ class Base:
     Attributes:
         task: the opened task.
         announcement: the version, and the policies in force.
-        parameters: the version's federated parameters and the frozen ones, mapped and read only.
+        parameters: the version's federated parameters and the frozen ones, read only: mapped, or
+            fetched row by row as they are looked at.
     """
 
     task: LocalTask
     announcement: Announcement
-    parameters: Mapping[str, FloatArray]
+    parameters: Mapping[str, Table]
 
 
 class BaseLoader:
@@ -63,9 +76,7 @@ class BaseLoader:
                 f"version {announcement.version} is announced with {size_bytes} bytes, but the "
                 f"task's parameters take only {most}"
             )
-        path = self._source.snapshot(announcement.sha256, size_bytes)
-        parameters = map_checked(path, task.manifest.federated)
-        self._hold(announcement)
+        parameters = self._parameters(task.manifest, announcement)
         return Base(task=task, announcement=announcement, parameters={**parameters, **task.frozen})
 
     def take_received_bytes(self) -> int:
@@ -81,6 +92,78 @@ class BaseLoader:
             self._received_bytes += self._opened.received_bytes
         return self._opened
 
+    def _parameters(self, manifest: Manifest, announcement: Announcement) -> Mapping[str, Table]:
+        path: Path | None = None
+        if announcement.sha256 != self._held.get("sha256"):
+            patch = self._smallest_patch(announcement)
+            least = patch.size_bytes if patch else announcement.size_bytes
+            if manifest.row_requests and self._rows_bytes(manifest, announcement) < least:
+                return self._remote(manifest, announcement).parameters()
+            path = self._patched(manifest, announcement, patch) if patch else None
+        if path is None:
+            path = self._source.snapshot(announcement.sha256, announcement.size_bytes)
+            # Versions of equal content are one file, which came over the network once.
+            if announcement.sha256 != self._held.get("sha256"):
+                self._received_bytes += announcement.size_bytes
+        self._hold(announcement)
+        return map_checked(path, manifest.federated)
+
+    def _smallest_patch(self, announcement: Announcement) -> Patch | None:
+        """What costs least, if that is a patch that the device can use."""
+        same_task = self._held.get("task") == announcement.task
+        base = self._held.get("version") if same_task else None
+        try:
+            offers = self._source.patches(announcement.task, announcement.version, base)
+        except PermanentDownloadError as error:
+            logger.info("the whole version is fetched: %s", error)
+            return None
+        self._received_bytes += offers.size_bytes
+        usable = [patch for patch in offers.patches if patch.base in (None, base)]
+        patch = min(usable, key=lambda patch: patch.size_bytes, default=None)
+        return patch if patch and patch.size_bytes < announcement.size_bytes else None
+
+    def _patched(self, manifest: Manifest, announcement: Announcement, patch: Patch) -> Path | None:
+        """The announced version's file, made of an older one; None if that cannot be done."""
+
+        def make(path: Path) -> None:
+            payload = self._source.patch(patch)
+            if patch.base is None:
+                with write_parameters(path, manifest.federated) as state:
+                    apply_patch(state, payload, manifest.federated)
+                return
+            old = self._source.held(self._held["sha256"])
+            if old is None:
+                raise PermanentDownloadError("the version that the patch is for is gone")
+            shutil.copyfile(old, path)
+            state = map_parameters(path, writable=True)
+            apply_patch(state, payload, manifest.federated)
+            for tensor in state.values():
+                tensor.flush()
+
+        try:
+            path = self._source.snapshot(announcement.sha256, announcement.size_bytes, make)
+        except (PermanentDownloadError, WireError) as error:
+            logger.warning("a patch did not lead to version %d: %s", announcement.version, error)
+            return None
+        self._received_bytes += patch.size_bytes
+        return path
+
+    def _rows_bytes(self, manifest: Manifest, announcement: Announcement) -> int:
+        """About what the rows of one local update would cost."""
+        positives = self._store.count_interactions()
+        rows = positives * (1 + announcement.training.negatives) + EVALUATED_ROWS
+        return round(min(rows, manifest.items) * _row_values(manifest) * BYTES_A_VALUE)
+
+    def _remote(self, manifest: Manifest, announcement: Announcement) -> RemoteRows:
+        most_bytes = manifest.dense_bytes + SNAPSHOT_HEADER_BYTES
+
+        def ask(wanted: bytes) -> bytes:
+            raw = self._source.rows(announcement.task, announcement.version, wanted, most_bytes)
+            self._received_bytes += len(raw)
+            return raw
+
+        return RemoteRows(manifest.federated, manifest.items, ask)
+
     def _hold(self, announcement: Announcement) -> None:
         base = {
             "task": announcement.task,
@@ -88,10 +171,10 @@ class BaseLoader:
             "sha256": announcement.sha256,
             "size_bytes": announcement.size_bytes,
         }
-        if base == self._held:
-            return
-        self._store.put("base", base)
-        # Versions of equal content are one file, which came over the network once.
-        if announcement.sha256 != self._held.get("sha256"):
-            self._received_bytes += announcement.size_bytes
-        self._held = base
+        if base != self._held:
+            self._store.put("base", base)
+            self._held = base
+
+
+def _row_values(manifest: Manifest) -> int:
+    return sum(spec.shape[1] for spec in manifest.federated if spec.role is Role.ROWS)

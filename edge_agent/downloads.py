@@ -2,30 +2,63 @@
 
 import http
 import http.client
+import json
 import logging
 import os
+import re
 import ssl
 import threading
 import urllib.error
 import urllib.request
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from edge_agent.errors import PermanentDownloadError, TransientDownloadError
 from wire.bundle import file_digest
+from wire.checks import Fields
+from wire.errors import MessageError
 from wire.manifest import task_id
 
-__all__ = ["BlobSource", "Downloads"]
+__all__ = ["BlobSource", "Downloads", "Offers", "Patch"]
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 20.0
 CHUNK_BYTES = 1 << 16
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_OFFERS_BYTES, MAX_OFFERS = 1 << 16, 100
+MAX_PATCH_BYTES = 1 << 28
+MAX_COUNTER = (1 << 53) - 1
 PARTIAL = ".part"
+SHA256 = re.compile(r"[0-9a-f]{64}")
 TRY_LATER = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What leads to a published version.
+
+    Attributes:
+        base: the version that it is added to; None for zeros.
+        sha256: its digest in hex.
+        size_bytes: its size.
+    """
+
+    base: int | None
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """The patches that an aggregator offers, and how many bytes it took to say so."""
+
+    patches: Sequence[Patch]
+    size_bytes: int
 
 
 class BlobSource(Protocol):
@@ -39,8 +72,26 @@ class BlobSource(Protocol):
         """A file of the bundle, kept for good."""
         ...
 
-    def snapshot(self, sha256: str, size_bytes: int) -> Path:
+    def snapshot(
+        self, sha256: str, size_bytes: int, make: Callable[[Path], None] | None = None
+    ) -> Path:
         """The parameters of a version, kept until newer ones take their place."""
+        ...
+
+    def held(self, sha256: str) -> Path | None:
+        """A snapshot that is there already, without asking anyone."""
+        ...
+
+    def patches(self, task: str, version: int, base: int | None) -> Offers:
+        """What leads to a published version, perhaps from the one that is there."""
+        ...
+
+    def patch(self, patch: Patch) -> bytes:
+        """A patch."""
+        ...
+
+    def rows(self, task: str, version: int, wanted: bytes, most_bytes: int) -> bytes:
+        """Some rows of a published version, encoded."""
         ...
 
 
@@ -67,6 +118,7 @@ class Downloads:
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._files, self._snapshots = root / "files", root / "snapshots"
+        self._patches = root / "patches"
         self._url, self._timeout_s, self._keep = url, timeout_s, keep_snapshots
         handlers = [] if tls is None else [urllib.request.HTTPSHandler(context=tls)]
         self._opener = urllib.request.build_opener(*handlers)
@@ -75,7 +127,7 @@ class Downloads:
         self._busy: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         # What a power cut or a bad card did to a file shows once a process, not at each use.
         self._verified: set[Path] = set()
-        for folder in (self._files, self._snapshots):
+        for folder in (self._files, self._snapshots, self._patches):
             folder.mkdir(parents=True, exist_ok=True)
         held = [path for path in self._snapshots.iterdir() if path.suffix != PARTIAL]
         held.sort(key=lambda path: path.stat().st_mtime)
@@ -97,17 +149,22 @@ class Downloads:
         """A file that is kept for good; see ``snapshot`` for the rest."""
         return self._fetch(self._files / sha256, sha256, size_bytes)
 
-    def snapshot(self, sha256: str, size_bytes: int) -> Path:
+    def snapshot(
+        self, sha256: str, size_bytes: int, make: Callable[[Path], None] | None = None
+    ) -> Path:
         """A snapshot; when it is complete, the least recently asked ones give way.
 
         Args:
             sha256: digest in hex.
             size_bytes: exact size; nothing beyond it is written.
+            make: writes the file, if it is not there, out of something that takes fewer bytes to
+                download; None downloads it.
 
         Raises:
-            DownloadError: transient or permanent; what came so far is kept and resumed from.
+            DownloadError: transient or permanent; what came so far is kept and resumed from. It is
+                permanent if what ``make`` wrote has another digest.
         """
-        path = self._fetch(self._snapshots / sha256, sha256, size_bytes)
+        path = self._fetch(self._snapshots / sha256, sha256, size_bytes, make)
         with self._lock:
             self._recent[sha256] = None
             self._recent.move_to_end(sha256)
@@ -116,6 +173,65 @@ class Downloads:
             except OSError as error:
                 logger.warning("old snapshots stay in %s: %s", self._snapshots, error)
         return path
+
+    def patches(self, task: str, version: int, base: int | None) -> Offers:
+        """What leads to a published version in fewer bytes than its snapshot.
+
+        Args:
+            task: 32 hex characters.
+            version: the published version.
+            base: the version that is on the disk, if one is.
+
+        Raises:
+            DownloadError: not available, or not understood.
+        """
+        query = "" if base is None else f"?base={base}"
+        with self._open(f"/v1/tasks/{task}/versions/{version}/patches{query}") as response:
+            raw = _read(response, MAX_OFFERS_BYTES)
+        try:
+            offered = json.loads(raw)
+            if not isinstance(offered, list) or len(offered) > MAX_OFFERS:
+                raise MessageError("not a list of patches")
+            return Offers([_patch(entry) for entry in offered], len(raw))
+        except (ValueError, RecursionError, MessageError) as error:
+            raise PermanentDownloadError(f"{self._url} does not list patches: {error}") from None
+
+    def patch(self, patch: Patch) -> bytes:
+        """A patch, which is not kept; what came of one that broke off is resumed from.
+
+        Raises:
+            DownloadError: transient or permanent.
+        """
+        path = self._fetch(self._patches / patch.sha256, patch.sha256, patch.size_bytes)
+        try:
+            raw = path.read_bytes()
+            with self._lock:
+                self._verified.discard(path)
+                for old in self._patches.iterdir():
+                    if old.name.removesuffix(PARTIAL) not in self._busy:
+                        old.unlink(missing_ok=True)
+        except OSError as error:
+            raise TransientDownloadError(f"cannot read a patch: {error}") from None
+        return raw
+
+    def rows(self, task: str, version: int, wanted: bytes, most_bytes: int) -> bytes:
+        """Some rows of a published version, encoded as a patch of zeros.
+
+        Args:
+            task: 32 hex characters.
+            version: the published version.
+            wanted: the rows' numbers, as ``wire.patch`` encodes them.
+            most_bytes: more is not read.
+
+        Raises:
+            DownloadError: not available, not allowed, or too large.
+        """
+        path = f"/v1/tasks/{task}/versions/{version}/rows"
+        with self._open(path, body=wanted) as response:
+            raw = _read(response, most_bytes + 1)
+        if len(raw) > most_bytes:
+            raise PermanentDownloadError(f"rows take more than the {most_bytes} bytes expected")
+        return raw
 
     def held(self, sha256: str) -> Path | None:
         """A snapshot that is on the disk already, without asking anyone."""
@@ -142,7 +258,13 @@ class Downloads:
             self._verified.add(path)
         return True
 
-    def _fetch(self, path: Path, sha256: str, size_bytes: int) -> Path:
+    def _fetch(
+        self,
+        path: Path,
+        sha256: str,
+        size_bytes: int,
+        make: Callable[[Path], None] | None = None,
+    ) -> Path:
         with self._lock:
             busy = self._busy.get(sha256) or threading.Lock()
             self._busy[sha256] = busy
@@ -154,7 +276,10 @@ class Downloads:
                 if path.is_file():
                     logger.warning("%s is damaged and is fetched again", path)
                     path.unlink()
-                self._download(path, sha256, size_bytes)
+                if make is None:
+                    self._download(path, sha256, size_bytes)
+                else:
+                    _make(path, sha256, make)
                 self._verified.add(path)
             except OSError as error:
                 raise TransientDownloadError(f"cannot store {path.name}: {error}") from None
@@ -194,10 +319,14 @@ class Downloads:
                         f"blob {sha256} ended after {out.tell()} of {size_bytes} bytes"
                     )
 
-    def _open(self, path: str, *, first: int = 0) -> http.client.HTTPResponse:
-        """Ask for a resource, from its byte ``first`` on."""
+    def _open(
+        self, path: str, *, first: int = 0, body: bytes | None = None
+    ) -> http.client.HTTPResponse:
+        """Ask for a resource, from its byte ``first`` on; with a body, by POST."""
         headers = {"Range": f"bytes={first}-"} if first else {}
-        request = urllib.request.Request(self._url + path, headers=headers)
+        if body is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        request = urllib.request.Request(self._url + path, body, headers)
         try:
             response: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout_s)
         except urllib.error.HTTPError as error:
@@ -211,6 +340,31 @@ class Downloads:
         except (OSError, http.client.HTTPException) as error:
             raise TransientDownloadError(f"cannot reach {self._url}: {error!r}") from None
         return response
+
+
+def _make(path: Path, sha256: str, make: Callable[[Path], None]) -> None:
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        make(partial)
+        if file_digest(partial) != sha256:
+            raise PermanentDownloadError(f"what was made is not {sha256}")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _patch(entry: object) -> Patch:
+    fields = Fields(entry, where="patch", error=MessageError)
+    base = fields.take("base")
+    sha256, size_bytes = fields.text("sha256"), fields.integer("size_bytes", 1, MAX_PATCH_BYTES)
+    fields.done()
+    if not SHA256.fullmatch(sha256):
+        raise fields.refusal("sha256", sha256, "64 lower-case hex characters")
+    if base is not None and (type(base) is not int or not 0 <= base <= MAX_COUNTER):
+        raise fields.refusal("base", base, "a version or null")
+    return Patch(base, sha256, size_bytes)
 
 
 def _read(response: http.client.HTTPResponse, most: int) -> bytes:

@@ -41,7 +41,7 @@ class Evaluation:
 
 def evaluate(
     manifest: Manifest,
-    base: Mapping[str, FloatArray],
+    base: Mapping[str, Table],
     private: Mapping[str, FloatArray],
     history: History,
     *,

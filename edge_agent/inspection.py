@@ -101,22 +101,24 @@ def recommendations(
     store = open_store(config)
     try:
         shared: Mapping[str, Table]
-        base, source = store.get("base"), open_downloads(config)
-        if base and base["task"] != (config.task or store.get("task")):
-            base = None
-        snapshot = source.held(base["sha256"]) if base else None
-        if base is None or snapshot is None:
+        name, source = config.task or store.get("task"), open_downloads(config)
+        base = store.get("base")
+        snapshot = source.held(base["sha256"]) if base and base["task"] == name else None
+        if name is None or store.manifest(name) is None:
             raise StoreError("no model is on this device yet; start the agent and let it train")
-        task = open_task(
-            base["task"], store=store, source=source, runtime=open_runtime(config.runtime)
-        )
+        task = open_task(name, store=store, source=source, runtime=open_runtime(config.runtime))
         manifest = task.manifest
         check_context(context, manifest)
         history = store.history(manifest.context).known_to(manifest)
-        if parameters is None:
+        if parameters is not None:
+            shared = map_for_scoring(parameters, manifest.federated + manifest.frozen_parameters)
+        elif snapshot is not None:
             shared = {**map_checked(snapshot, manifest.federated), **task.frozen}
         else:
-            shared = map_for_scoring(parameters, manifest.federated + manifest.frozen_parameters)
+            raise StoreError(
+                "no version is whole on this device: it trains on single rows, or has not trained "
+                "yet; give --parameters FILE, a version as `rivulet-export quantise` writes it"
+            )
         return recommend(
             manifest,
             shared,

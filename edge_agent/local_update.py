@@ -55,7 +55,7 @@ def gather(manifest: Manifest, base: Mapping[str, Table], rows: IntArray) -> dic
 
 def train(
     manifest: Manifest,
-    base: Mapping[str, FloatArray],
+    base: Mapping[str, Table],
     private: Mapping[str, FloatArray],
     history: History,
     policy: TrainingPolicy,

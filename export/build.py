@@ -33,6 +33,7 @@ def build_bundle(
     row_capacity: int = ROW_CAPACITY,
     training: TrainingPolicy | None = None,
     codec: CodecPolicy | None = None,
+    row_requests: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
     """Compile a recommender and write its bundle.
@@ -50,6 +51,7 @@ def build_bundle(
         training: the training policy to start with; the defaults of `TrainingPolicy` if None. Its
             batch size is the most that runtimes with static shapes ever take.
         codec: the codec policy to start with; the defaults of `CodecPolicy` if None.
+        row_requests: whether devices may ask for single rows, see `Manifest.row_requests`.
         overwrite: whether an earlier bundle in ``out`` may be replaced.
 
     Raises:
@@ -79,6 +81,7 @@ def build_bundle(
         files=files,
         training=training,
         codec=codec if codec is not None else CodecPolicy(),
+        row_requests=row_requests,
     )
     return write_bundle(content, folder, overwrite=overwrite)
 

@@ -45,6 +45,7 @@ def build(name: str, words: Sequence[str]) -> None:
         row_capacity=chosen["row_capacity"],
         training=TrainingPolicy(**_picked(chosen, TrainingPolicy)),
         codec=CodecPolicy(**_picked(chosen, CodecPolicy)),
+        row_requests=chosen["row_requests"],
         overwrite=chosen["force"],
     )
     # Beside the bundle's own files: it is for the person who built it, not for the devices.
@@ -180,6 +181,12 @@ def _add_bundle(group: "argparse._ArgumentGroup") -> None:
         type=int,
         default=ROW_CAPACITY,
         help="most item rows of an update on executorch and ort-training",
+    )
+    group.add_argument(
+        "--row-requests",
+        action="store_true",
+        help="let devices ask for the rows they need, where that is less to download; the "
+        "aggregator then learns which rows those are",
     )
     group.add_argument(
         "--optimizer",

@@ -48,6 +48,7 @@ class Content:
         files: the content of those files, by path.
         training: the training policy to start with.
         codec: the codec policy to start with.
+        row_requests: whether devices may ask for single rows.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Content:
     files: Mapping[str, bytes]
     training: TrainingPolicy
     codec: CodecPolicy
+    row_requests: bool = False
 
 
 def write_bundle(content: Content, out: Path, *, overwrite: bool = False) -> Bundle:
@@ -133,6 +135,7 @@ def _manifest(content: Content, root: Path) -> Manifest:
         private=PRIVATE_FILE,
         frozen=FROZEN_FILE,
         files=tuple(_entry(root, path) for path in paths),
+        row_requests=content.row_requests,
         training=content.training,
         codec=content.codec,
     )

@@ -151,6 +151,8 @@ class Manifest:
         private: path of the safetensors file with the start of the private parameters.
         frozen: path of the safetensors file with the frozen parameters.
         files: every file of the bundle except the manifest.
+        row_requests: whether a device may ask the aggregator for the rows that it needs. That is
+            fewer bytes where the catalogue is large, and tells the aggregator which items they are.
         training: the training policy to start with.
         codec: the codec policy to start with.
     """
@@ -169,6 +171,7 @@ class Manifest:
     private: str
     frozen: str
     files: tuple[FileEntry, ...]
+    row_requests: bool = False
     training: TrainingPolicy
     codec: CodecPolicy
 
@@ -241,6 +244,7 @@ class Manifest:
             "files": [
                 {"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files
             ],
+            "row_requests": self.row_requests,
             "training": self.training.to_dict(),
             "codec": self.codec.to_dict(),
         }
@@ -278,6 +282,7 @@ class Manifest:
             private=fields.text("private"),
             frozen=fields.text("frozen"),
             files=_files(fields.array("files", MAX_FILES)),
+            row_requests="row_requests" in document and fields.boolean("row_requests"),
             training=_policy(TrainingPolicy.from_dict, fields.take("training")),
             codec=_policy(CodecPolicy.from_dict, fields.take("codec")),
         )

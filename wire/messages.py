@@ -331,6 +331,8 @@ def _load(raw: bytes, what: str) -> Fields:
         raise MessageError(f"{what} is not CBOR: {error}") from None
     if stream.read(1):
         raise MessageError(f"{what} has trailing bytes")
+    if len(body) != raw[0] - SMALL_MAP or not all(type(key) is int for key in body):
+        raise MessageError(f"{what} has a key twice, or one that is not an integer")
     fields = Fields(body, where=what, error=MessageError)
     version = fields.take(0)
     if type(version) is not int or version != MESSAGE_VERSION:
@@ -344,6 +346,8 @@ def _half(value: float) -> float:
 
 def _metrics(values: object) -> Mapping[Metric, float]:
     fields = Fields(values, where="update.5", error=MessageError)
+    if not all(type(key) is int for key in values):  # type: ignore[attr-defined]
+        raise MessageError("update.5 has a key that is not an integer")
     known = [metric for metric in Metric if metric in (values or ())]  # type: ignore[operator]
     metrics = {metric: fields.number(metric, -65_504, 65_504) for metric in known}
     fields.done()

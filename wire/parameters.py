@@ -1,7 +1,9 @@
-"""Read-only views of parameter files.
+"""Parameter files: read-only views of them, and the one way to write a shared state.
 
-The files are safetensors, written by the library of that name. A device maps them and gathers the
-rows it needs: the library would read a whole table, and a device must not pay for the catalogue.
+The files are safetensors. A device maps them and gathers the rows it needs: the library of that
+name would read a whole table, and a device must not pay for the catalogue. A shared state is known
+by the digest of its file, which a device makes itself out of an older one, so ``write_parameters``
+fixes every byte of it.
 
 For scoring alone a table can be shipped as int8 with a scale for each row, at about a quarter of
 the size: an I8 tensor under the table's name, and an F32 vector under that name and ``.scale``.
@@ -9,10 +11,12 @@ the size: an I8 tensor under the table's name, and an F32 vector under that name
 
 import json
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 from wire.checks import Fields
 from wire.delta import FloatArray
 from wire.errors import BundleError
+from wire.manifest import ParameterSpec
 
 __all__ = [
     "Int8Table",
@@ -28,6 +33,7 @@ __all__ = [
     "map_parameters",
     "map_scoring_parameters",
     "quantise_rows",
+    "write_parameters",
 ]
 
 LARGEST_CODE = 127
@@ -38,6 +44,7 @@ MAX_FILE_BYTES = 1 << 40
 
 FloatMap = np.memmap[tuple[int, ...], np.dtype[np.float32]]
 ParameterMap = dict[str, FloatMap]
+Mode = Literal["r", "r+"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,15 @@ class Int8Table:
         return {name: self.codes, name + SCALE_SUFFIX: self.scales}
 
 
-Table = FloatArray | Int8Table
+class Table(Protocol):
+    """Float32 values by row, wherever they are: an array, a mapped file, int8 with scales."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and width, or the shape of a dense parameter."""
+
+    def __getitem__(self, rows: Any, /) -> FloatArray:
+        """Some rows, int64 [n] in any order; or with ``...`` all there is."""
 
 
 def quantise_rows(table: FloatArray) -> Int8Table:
@@ -79,17 +94,21 @@ def quantise_rows(table: FloatArray) -> Int8Table:
     return Int8Table(codes.astype(np.int8), scales.astype(np.float32))
 
 
-def map_parameters(path: Path) -> ParameterMap:
+def map_parameters(path: Path, *, writable: bool = False) -> ParameterMap:
     """Map every float32 tensor of a safetensors file, without reading them.
 
+    Args:
+        path: the file.
+        writable: what is written to the arrays goes to the file.
+
     Returns:
-        For each name a read-only array backed by the file.
+        For each name an array backed by the file.
 
     Raises:
         BundleError: the file is truncated, not safetensors, or holds something else than float32.
         OSError: it cannot be read.
     """
-    return _tensors(path, ("F32",))
+    return _tensors(path, ("F32",), "r+" if writable else "r")
 
 
 def map_scoring_parameters(path: Path) -> dict[str, Table]:
@@ -108,6 +127,41 @@ def map_scoring_parameters(path: Path) -> dict[str, Table]:
     }
 
 
+@contextmanager
+def write_parameters(path: Path, specs: Iterable[ParameterSpec]) -> Iterator[ParameterMap]:
+    """Make a file of float32 tensors, all zero, and map it to be written to.
+
+    Equal specs and values give equal bytes: a compact JSON header with the names in order, filled
+    up with spaces to a multiple of eight bytes, then the tensors in the same order. What was
+    written is in the file when the block ends.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    ordered = sorted(specs, key=lambda spec: spec.name)
+    ends = np.cumsum([4 * spec.size for spec in ordered]).tolist()
+    places = {
+        spec.name: [end - 4 * spec.size, end] for spec, end in zip(ordered, ends, strict=True)
+    }
+    header = {
+        spec.name: {"dtype": "F32", "shape": spec.shape, "data_offsets": places[spec.name]}
+        for spec in ordered
+    }
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    start = 8 + len(raw)
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        file.truncate(start + ends[-1])
+    mapped: ParameterMap = {
+        spec.name: np.memmap(path, "<f4", "r+", start + places[spec.name][0], spec.shape)
+        for spec in ordered
+    }
+    yield mapped
+    for tensor in mapped.values():
+        tensor.flush()
+
+
 def _int8_table(path: Path, name: str, codes: Any, scales: Any) -> Int8Table:
     fits = scales is not None and scales.dtype == np.float32
     if not fits or codes.ndim != 2 or scales.shape != codes.shape[:1]:
@@ -115,7 +169,7 @@ def _int8_table(path: Path, name: str, codes: Any, scales: Any) -> Int8Table:
     return Int8Table(codes, scales)
 
 
-def _tensors(path: Path, types: tuple[str, ...]) -> dict[str, Any]:
+def _tensors(path: Path, types: tuple[str, ...], mode: Mode = "r") -> dict[str, Any]:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
@@ -129,10 +183,13 @@ def _tensors(path: Path, types: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise BundleError(f"{path.name} has a damaged safetensors header")
     header.pop("__metadata__", None)
-    return {name: _map(path, 8 + length, name, entry, types) for name, entry in header.items()}
+    start = 8 + length
+    return {name: _map(path, start, name, entry, types, mode) for name, entry in header.items()}
 
 
-def _map(path: Path, start: int, name: str, entry: object, types: tuple[str, ...]) -> Any:
+def _map(
+    path: Path, start: int, name: str, entry: object, types: tuple[str, ...], mode: Mode
+) -> Any:
     fields = Fields(entry, where=f"{path.name}.{name}", error=BundleError)
     dtype = TYPES[fields.choice("dtype", types)]
     shape, offsets = fields.array("shape", 8), fields.array("data_offsets", 2)
@@ -142,4 +199,4 @@ def _map(path: Path, start: int, name: str, entry: object, types: tuple[str, ...
     first, last = offsets
     if last - first != dtype.itemsize * math.prod(shape) or start + last > path.stat().st_size:
         raise BundleError(f"{path.name} is truncated: {name} does not fit")
-    return np.memmap(path, dtype, "r", start + first, tuple(shape))
+    return np.memmap(path, dtype, mode, start + first, tuple(shape))

@@ -14,6 +14,7 @@ from aggregator.api.core import Core
 from aggregator.blobs import BlobsUnavailableError
 from aggregator.engine import TaskError
 from aggregator.ledger import LedgerUnavailableError
+from aggregator.patches import UnpublishedError
 from wire.errors import WireError
 
 __all__ = ["create_app"]
@@ -56,6 +57,7 @@ def create_app(core: Core) -> FastAPI:
     app.add_exception_handler(TaskError, _incomplete)
     app.add_exception_handler(LedgerUnavailableError, _unavailable)
     app.add_exception_handler(BlobsUnavailableError, _unavailable)
+    app.add_exception_handler(UnpublishedError, _unpublished)
     app.add_exception_handler(TimeoutError, _unavailable)
     return app
 
@@ -85,6 +87,10 @@ def _refused(_request: Request, error: Exception) -> JSONResponse:
 
 def _incomplete(_request: Request, error: Exception) -> JSONResponse:
     return _answer(status.HTTP_409_CONFLICT, str(error))
+
+
+def _unpublished(_request: Request, error: Exception) -> JSONResponse:
+    return _answer(status.HTTP_404_NOT_FOUND, str(error))
 
 
 def _unavailable(request: Request, error: Exception) -> JSONResponse:

@@ -11,6 +11,7 @@ from aggregator.blobs import Blobs
 from aggregator.engine import Engine
 from aggregator.ledger import Reports, TaskRecord
 from aggregator.metrics import Instruments
+from aggregator.patches import Patches
 
 __all__ = ["BodyOf", "Call", "Core", "CoreOf", "Readiness", "TaskOf", "authorised"]
 
@@ -46,6 +47,7 @@ class Core:
     Attributes:
         reports: reads the ledger.
         blobs: bundles and snapshots.
+        patches: what leads from one publication to another.
         call: everything that changes something goes through the engine.
         instruments: the metrics.
         readiness: looks at the parts.
@@ -55,6 +57,7 @@ class Core:
 
     reports: Reports
     blobs: Blobs
+    patches: Patches
     call: Call
     instruments: Instruments
     readiness: Callable[[], Readiness]

@@ -11,6 +11,7 @@ __all__ = [
     "DeviceDocument",
     "EventDocument",
     "NewTaskDocument",
+    "PatchDocument",
     "SteeringDocument",
     "TaskDetailDocument",
     "TaskDocument",
@@ -26,11 +27,12 @@ class TaskDocument(BaseModel):
     name: str
     recommender: str
     version: int = Field(description="the newest version")
+    published: int = Field(description="the newest that devices were told about")
     paused: bool
     created_at: float
 
     @staticmethod
-    def fields_of(record: TaskRecord, version: int) -> dict[str, Any]:
+    def fields_of(record: TaskRecord, version: int, published: int) -> dict[str, Any]:
         """What a task's documents have in common."""
         manifest = Manifest.from_json(record.manifest)
         return {
@@ -38,6 +40,7 @@ class TaskDocument(BaseModel):
             "name": manifest.name,
             "recommender": manifest.recommender,
             "version": version,
+            "published": published,
             "paused": record.paused,
             "created_at": record.created_at,
         }
@@ -70,7 +73,10 @@ class SteeringDocument(BaseModel):
         None, examples=[{"bits": 4}], description="keys of the codec policy"
     )
     rule: dict[str, Any] | None = Field(
-        None, examples=[{"buffer_size": 40}], description="keys of the merge rule"
+        None,
+        examples=[{"buffer_size": 40}, {"kind": "fadas", "delay_threshold": 4}],
+        description="keys of the merge rule; what comes with a new kind or optimizer starts at "
+        "its defaults",
     )
 
 
@@ -81,7 +87,7 @@ class VersionDocument(BaseModel):
     created_at: float
     updates: int = Field(description="how many updates its merge took")
     mean_staleness: float | None = Field(description="of those updates")
-    sha256: str = Field(description="the blob with its parameters")
+    sha256: str = Field(description="the blob with its parameters, not rounded")
     size_bytes: int
     rule: dict[str, Any] = Field(description="the rule that made it")
     hr_at_10: float | None
@@ -104,6 +110,16 @@ class VersionDocument(BaseModel):
             ndcg_at_10=quality.get("ndcg_at_10"),
             eval_loss=quality.get("eval_loss"),
         )
+
+
+class PatchDocument(BaseModel):
+    """What leads to a published version; a blob."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    base: int | None = Field(description="the published version to add it to; null for zeros")
+    sha256: str
+    size_bytes: int
 
 
 class UpdateDocument(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response, status
 
-from aggregator.api.core import BodyOf, CoreOf, TaskOf, authorised
+from aggregator.api.core import BodyOf, Core, CoreOf, TaskOf, authorised
 from aggregator.api.models import (
     DeviceDocument,
     NewTaskDocument,
@@ -13,6 +13,7 @@ from aggregator.api.models import (
     TaskDocument,
     UpdateDocument,
 )
+from aggregator.ledger import TaskRecord
 from aggregator.orders import Steering
 from aggregator.summary import summarise
 
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 def list_tasks(core: CoreOf) -> list[TaskDocument]:
     """Every task, oldest first."""
     found = core.reports.tasks()
-    return [TaskDocument(**TaskDocument.fields_of(record, newest)) for record, newest in found]
+    return [TaskDocument(**_fields(core, record, newest)) for record, newest in found]
 
 
 @router.post(
@@ -50,7 +51,7 @@ def create_task(core: CoreOf, manifest: BodyOf) -> NewTaskDocument:
 def get_task(core: CoreOf, record: TaskOf) -> TaskDetailDocument:
     """A task and how it is run."""
     return TaskDetailDocument(
-        **TaskDocument.fields_of(record, core.reports.newest_version(record.task)),
+        **_fields(core, record, core.reports.newest_version(record.task)),
         training=dict(record.training),
         codec=dict(record.codec),
         rule=dict(record.rule),
@@ -119,3 +120,7 @@ def list_devices(
     else:
         found = core.reports.devices(record.task, after=after, limit=limit)
     return [DeviceDocument.model_validate(device) for device in found]
+
+
+def _fields(core: Core, record: TaskRecord, newest: int) -> dict[str, Any]:
+    return TaskDocument.fields_of(record, newest, core.reports.newest_publication(record.task))

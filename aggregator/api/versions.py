@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Query, status
+from fastapi import APIRouter, HTTPException, Path, Query, Response, status
 from fastapi.responses import RedirectResponse
 
-from aggregator.api.core import Core, CoreOf, TaskOf
-from aggregator.api.models import VersionDocument
+from aggregator.api.core import BodyOf, Core, CoreOf, TaskOf
+from aggregator.api.models import PatchDocument, VersionDocument
 from aggregator.ledger import VersionReport
+from wire.manifest import Manifest
 
 __all__ = ["router"]
 
@@ -39,15 +40,58 @@ def get_version(core: CoreOf, record: TaskOf, version: Number) -> VersionDocumen
     response_class=RedirectResponse,
 )
 def get_parameters(core: CoreOf, record: TaskOf, version: Number) -> RedirectResponse:
-    """To the blob with a version's federated parameters, a safetensors file."""
-    sha256 = _find(core, record.task, version).version.sha256
-    if not core.blobs.has(sha256):
+    """To the blob that devices of this version start from, a safetensors file.
+
+    Versions that devices were not told about, and old ones, have none.
+    """
+    found = core.reports.publication(record.task, version)
+    if found is None:
+        newest = core.reports.newest_publication(record.task)
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
-            f"the snapshot of version {version} was removed to save space; "
-            "take a newer version, or one that the retention settings keep",
+            f"version {version} is not published (any more); the newest that is, is {newest}",
         )
-    return RedirectResponse(f"/v1/blobs/{sha256}")
+    return RedirectResponse(f"/v1/blobs/{found.sha256}")
+
+
+@router.get("/{version}/patches")
+def list_patches(
+    core: CoreOf,
+    record: TaskOf,
+    version: Number,
+    base: Annotated[
+        int | None, Query(ge=0, le=2**53 - 1, description="the version on the device")
+    ] = None,
+) -> list[PatchDocument]:
+    """What leads to a published version in fewer bytes than its file, the smallest first."""
+    manifest = Manifest.from_json(record.manifest)
+    found = core.patches.to(record.task, manifest, version, base)
+    return [PatchDocument.model_validate(patch) for patch in found]
+
+
+@router.post(
+    "/{version}/rows",
+    response_class=Response,
+    responses={403: {"description": "the task does not allow it"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "the numbers of the rows, as an index set of the wire format",
+            "content": {"application/octet-stream": {}},
+        }
+    },
+)
+def get_rows(core: CoreOf, record: TaskOf, version: Number, wanted: BodyOf) -> Response:
+    """Some rows of a published version: a patch of zeros. The address never names the rows."""
+    manifest = Manifest.from_json(record.manifest)
+    if not manifest.row_requests:
+        raise HTTPException(
+            status.HTTP_403_FORBIDDEN,
+            "this task's manifest keeps it from being known which rows a device needs; "
+            "take the version's patches or its file",
+        )
+    payload = core.patches.rows(record.task, manifest, version, wanted)
+    return Response(payload, media_type="application/octet-stream")
 
 
 def _find(core: Core, task: str, version: int) -> VersionReport:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Engine,
+    Table,
     bindparam,
     case,
     delete,
@@ -20,6 +21,7 @@ from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tal
 from aggregator.ledger.records import (
     Decision,
     Event,
+    PublicationRecord,
     StoredUpdate,
     TaskRecord,
     UpdateKey,
@@ -30,6 +32,7 @@ from aggregator.ledger.schema import (
     devices,
     events,
     participants,
+    publications,
     quality,
     rejections,
     schema_version,
@@ -157,6 +160,27 @@ class Ledger:
                 ],
             )
 
+    def add_publication(self, publication: PublicationRecord) -> None:
+        """Record what devices get of a version; its blob must be on the disk already."""
+        with transaction(self._database) as connection:
+            connection.execute(insert(publications), _row(publication))
+
+    def publications(self, task: str) -> list[PublicationRecord]:
+        """What is kept of a task's publications, oldest first."""
+        with transaction(self._database) as connection:
+            query = select(publications).where(publications.c.task == task)
+            rows = connection.execute(query.order_by(publications.c.version))
+            return [PublicationRecord(**row) for row in rows.mappings()]
+
+    def forget_publications(self, task: str, versions_: Sequence[int]) -> None:
+        """Forget publications whose files go."""
+        with transaction(self._database) as connection:
+            connection.execute(
+                delete(publications).where(
+                    publications.c.task == task, publications.c.version.in_(versions_)
+                )
+            )
+
     def check(self) -> None:
         """Write something that changes nothing; raises LedgerUnavailableError if that fails."""
         with transaction(self._database) as connection:
@@ -223,13 +247,19 @@ class Ledger:
 
     def versions_of_blob(self, sha256: str) -> list[tuple[str, int]]:
         """The versions whose parameters are this blob, as (task, version)."""
+        return self._users_of_blob(versions, sha256)
+
+    def publications_of_blob(self, sha256: str) -> list[tuple[str, int]]:
+        """The publications whose file is this blob, as (task, version)."""
+        return self._users_of_blob(publications, sha256)
+
+    def _users_of_blob(self, table: Table, sha256: str) -> list[tuple[str, int]]:
         with transaction(self._database) as connection:
-            query = select(versions.c.task, versions.c.version)
-            rows = connection.execute(query.where(versions.c.sha256 == sha256))
-            return [(row.task, row.version) for row in rows]
+            query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)
+            return [(row.task, row.version) for row in connection.execute(query)]
 
 
-def _row(record: TaskRecord | VersionRecord) -> dict[str, Any]:
+def _row(record: TaskRecord | VersionRecord | PublicationRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "DeviceStatus",
     "Event",
     "NewUpdate",
+    "PublicationRecord",
     "Rejection",
     "StoredUpdate",
     "TaskRecord",
@@ -114,6 +115,27 @@ class VersionRecord:
     created_at: float
     updates: int = 0
     staleness_total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicationRecord:
+    """A version as devices get it.
+
+    Attributes:
+        task: its task.
+        version: the model counter.
+        sha256: digest of the file that devices share.
+        size_bytes: size of that file.
+        exponents: for each federated parameter, of the power of two that it is rounded to.
+        created_at: when.
+    """
+
+    task: str
+    version: int
+    sha256: str
+    size_bytes: int
+    exponents: Mapping[str, int]
+    created_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

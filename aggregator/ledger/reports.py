@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy import Engine, Select, and_, case, cast, func, literal, not_, select
 
 from aggregator.ledger.database import reading
-from aggregator.ledger.records import Event, TaskRecord, VersionRecord
+from aggregator.ledger.records import Event, PublicationRecord, TaskRecord, VersionRecord
 from aggregator.ledger.schema import (
     devices,
     events,
     participants,
+    publications,
     quality,
     tallies,
     tasks,
@@ -126,6 +127,18 @@ class Reports:
         """The newest version's number, or -1 for an unknown task."""
         query = select(func.max(versions.c.version).label("n")).where(versions.c.task == task)
         newest = self._rows(query)[0]["n"]
+        return -1 if newest is None else int(newest)
+
+    def publication(self, task: str, version: int) -> PublicationRecord | None:
+        """What devices get of a version; None if it was not published, or long ago."""
+        wanted = (publications.c.task == task) & (publications.c.version == version)
+        rows = self._rows(select(publications).where(wanted))
+        return PublicationRecord(**rows[0]) if rows else None
+
+    def newest_publication(self, task: str) -> int:
+        """The newest published version's number, or -1."""
+        query = select(func.max(publications.c.version).label("n"))
+        newest = self._rows(query.where(publications.c.task == task))[0]["n"]
         return -1 if newest is None else int(newest)
 
     def quality(self, task: str, *, bins: int) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ __all__ = [
     "events",
     "metadata",
     "participants",
+    "publications",
     "quality",
     "rejections",
     "schema_version",
@@ -103,6 +104,18 @@ versions = Table(
     Column("updates", Integer, nullable=False),
     Column("staleness_total", BigInteger, nullable=False),
     Index("versions_by_blob", "sha256"),
+)
+
+publications = Table(
+    "publications",
+    metadata,
+    Column("task", ForeignKey("tasks.task"), primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("exponents", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("publications_by_blob", "sha256"),
 )
 
 participants = Table(

@@ -1,83 +1,126 @@
 """A merge rule: what is configured, stored with every version, and changed while a task runs."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import dataclass, fields
+from enum import Enum, StrEnum
 from typing import Any, Self
 
-from wire.checks import Fields
-from wire.errors import WireError
+from aggregator.merging.choices import (
+    Kind,
+    Optimizer,
+    RowCorrection,
+    Staleness,
+    StalenessScope,
+    Weighting,
+)
+from aggregator.merging.options import Option, RuleError, options
 
-__all__ = ["RowCorrection", "Rule", "RuleError", "Weighting"]
-
-MAX_BUFFER = 100_000
-
-
-class RuleError(WireError):
-    """A merge rule is refused; the message names the key, the value and what was expected."""
-
-
-class Weighting(StrEnum):
-    """What an update weighs before its staleness is looked at."""
-
-    UNIFORM = "uniform"
-    EXAMPLES = "examples"
+__all__ = ["Rule"]
 
 
-class RowCorrection(StrEnum):
-    """Over which updates a row of an item table is averaged.
+class _Unset(Enum):
+    UNSET = "unset"
 
-    ``none``: over the whole buffer, so that a row which one of twenty updates touches moves by a
-    twentieth. ``touched``: over the updates that touch the row, the heat correction of FedSubAvg
-    (Ding et al., "Federated Submodel Optimization for Hot and Cold Data Features", NeurIPS 2022)
-    taken within a buffer.
-    """
 
-    NONE = "none"
-    TOUCHED = "touched"
+# Not None, which a PATCH can send; a member of an enumeration stays the same object when copied.
+UNSET: Any = _Unset.UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """When a buffer of updates is merged, and how.
 
+    The words (``kind``, ``staleness``, ``row_correction``, ``optimizer``) decide which of the other
+    keys there are: a key that they do not take is refused when it is given, is absent from
+    ``to_dict`` and must not be read. What is not given takes the default of its kind.
+
     Attributes:
-        buffer_size: updates that make a version, 1 to 100,000.
+        kind: ``fedavg``, ``fedasync``, ``fedbuff`` (default), ``fadas`` or ``ca2fl``.
+        buffer_size: updates that make a version, 1 to 100,000, default 20; fedasync: 1.
         max_wait_s: a buffer with something in it is merged after this many seconds even if it is
-            not full, 0.01 to 1e7.
-        staleness_exponent: exponent of the polynomial staleness weight, 0 to 10; 0 ignores
-            staleness, 0.5 is FedBuff.
-        server_learning_rate: factor on the merged delta, above 0 and at most 100.
-        weighting: ``uniform``, or by the number of ``examples`` behind an update.
-        row_correction: ``none`` or ``touched``.
+            not full, 0.01 to 1e7, default 30.
+        weighting: ``uniform`` (default), or by the number of ``examples`` behind an update.
+        staleness: fedasync, fedbuff: ``constant``, ``polynomial`` (default) or ``hinge``.
+        staleness_exponent: polynomial: exponent, 0 to 10; 0.5 (default) is FedBuff.
+        staleness_slope: hinge: how fast the weight falls, above 0 and at most 1000, default 10.
+        staleness_delay: hinge: versions that cost nothing, 0 to 1,000,000, default 4.
+        staleness_scope: fedasync, fedbuff: ``model`` (default) or ``row``.
+        delay_threshold: fadas: staleness from which the step shrinks, 0 to 1,000,000, default 1.
+        participation_exponent: fedbuff, fadas: how much more an update weighs whose device sent
+            few, 0 to 2; 0 (default) ignores it.
+        participation_limit: fedbuff, fadas: at most so many times more, 1 to 1000, default 4.
+        row_correction: ``none`` (default), ``touched`` or ``heat``; fedasync, ca2fl: ``none``.
+        heat_limit: heat: largest factor on a row, 1 to 1e6, default 20.
+        optimizer: ``sgd`` (FedAvg; default), ``momentum`` (FedAvgM), ``adagrad``, ``yogi``,
+            ``adam`` or ``amsgrad`` (default of fadas); fedasync: ``sgd``.
+        server_learning_rate: factor on the server's step, above 0 and at most 100; default 1, and
+            0.01 with an adaptive optimizer. fedasync: the mixing weight, at most 1.
+        momentum: momentum: share of the last step that is kept, 0 to 0.9999, default 0.9.
+        beta_1: adaptive: decay of the mean, 0 to 0.9999, default 0.9, and 0 with adagrad.
+        beta_2: yogi, adam, amsgrad: decay of the mean square, 0 to 0.9999, default 0.99.
+        adaptivity: adaptive: what is added to the root mean square, 1e-6 to 1, default 0.001.
     """
 
-    buffer_size: int = 20
-    max_wait_s: float = 30.0
-    staleness_exponent: float = 0.5
-    server_learning_rate: float = 1.0
-    weighting: Weighting = Weighting.UNIFORM
-    row_correction: RowCorrection = RowCorrection.NONE
+    kind: Kind = UNSET
+    buffer_size: int = UNSET
+    max_wait_s: float = UNSET
+    weighting: Weighting = UNSET
+    staleness: Staleness = UNSET
+    staleness_exponent: float = UNSET
+    staleness_slope: float = UNSET
+    staleness_delay: int = UNSET
+    staleness_scope: StalenessScope = UNSET
+    delay_threshold: int = UNSET
+    participation_exponent: float = UNSET
+    participation_limit: float = UNSET
+    row_correction: RowCorrection = UNSET
+    heat_limit: float = UNSET
+    optimizer: Optimizer = UNSET
+    server_learning_rate: float = UNSET
+    momentum: float = UNSET
+    beta_1: float = UNSET
+    beta_2: float = UNSET
+    adaptivity: float = UNSET
 
     def __post_init__(self) -> None:
-        """Refuse values out of range with RuleError."""
-        fields = Fields(asdict(self), where="rule", error=RuleError)
-        fields.integer("buffer_size", 1, MAX_BUFFER)
-        fields.number("max_wait_s", 0.01, 1e7)
-        fields.number("staleness_exponent", 0.0, 10.0)
-        if fields.number("server_learning_rate", 0.0, 100.0) <= 0.0:
-            raise fields.refusal("server_learning_rate", self.server_learning_rate, "above 0")
-        weighting = Weighting(fields.choice("weighting", tuple(Weighting)))
-        correction = RowCorrection(fields.choice("row_correction", tuple(RowCorrection)))
-        object.__setattr__(self, "weighting", weighting)
-        object.__setattr__(self, "row_correction", correction)
+        """Check what is given and fill in the rest; raises RuleError."""
+        given = self._values()
+        taken = options(given)
+        for key in given:
+            if key not in taken:
+                raise RuleError(
+                    f"rule.{key} is {given[key]!r:.80}; expected no such key: "
+                    f"{_words(given, taken)} take only {', '.join(taken)}"
+                )
+        for key, option in taken.items():
+            object.__setattr__(self, key, option.read(key, given.get(key, option.default)))
+
+    @property
+    def needs_device(self) -> bool:
+        """Whether a contribution must name its ``device``."""
+        return self.row_correction is RowCorrection.HEAT or self.needs_previous
+
+    @property
+    def needs_device_updates(self) -> bool:
+        """Whether a contribution must say how many its device sent before."""
+        exponent = self.participation_exponent
+        return exponent is not UNSET and exponent > 0.0
+
+    @property
+    def row_staleness(self) -> bool:
+        """Whether staleness is counted for each row."""
+        return self.staleness_scope is StalenessScope.ROW
+
+    @property
+    def needs_previous(self) -> bool:
+        """Whether a contribution must bring its device's delta before."""
+        return self.kind is Kind.CA2FL
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready map."""
+        """As a JSON-ready map of everything that the rule takes."""
         return {
-            **asdict(self),
-            "weighting": self.weighting.value,
-            "row_correction": self.row_correction.value,
+            key: value.value if isinstance(value, StrEnum) else value
+            for key, value in self._values().items()
         }
 
     @classmethod
@@ -94,3 +137,29 @@ class Rule:
                 allowed = ", ".join(cls.__dataclass_fields__)
                 raise RuleError(f"rule has an unknown key {key!r:.80}; it takes {allowed}")
         return cls(**values)
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """This rule with some keys changed.
+
+        A key that is not among the changes keeps its value where it means the same in the new
+        rule; where the new words give it another range or default, or do not take it, it does not.
+
+        Raises:
+            RuleError: names the key, the value and what was expected.
+        """
+        old = self.to_dict()
+        before, kind = options(old), options({"kind": changes.get("kind", self.kind)})
+        words = {key: value for key, value in old.items() if before[key] == kind.get(key)}
+        after = options({**words, **changes})
+        kept = {key: value for key, value in old.items() if before[key] == after.get(key)}
+        return self.from_dict({**kept, **changes})
+
+    def _values(self) -> dict[str, Any]:
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {key: value for key, value in values.items() if value is not UNSET}
+
+
+def _words(given: Mapping[str, Any], taken: Mapping[str, Option]) -> str:
+    """The words of a rule as a sentence about its keys names them."""
+    words = ("kind", "staleness", "row_correction", "optimizer")
+    return ", ".join(f"{w} {given.get(w, taken[w].default)}" for w in words if w in taken)

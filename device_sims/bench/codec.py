@@ -5,6 +5,7 @@ each figure beside its goal and what it is compared with, and writes `runs/bench
 """
 
 import argparse
+import json
 import math
 import statistics
 import tempfile
@@ -159,6 +160,7 @@ def _updates(data: Path, seeds: int, passes: int) -> Iterator[Figure]:
     sizes = [size for done in coded for size in done.sizes]
     yield _update_size(name, specs, sizes, learned, policy)
     yield from _times(name, specs, usual or learned[:TIMED], policy)
+    yield _bytes_down(name, specs, coded)
     yield _int8_loss(coded[-1].test, trainer.examine_int8())
     if seeds < 1:
         return
@@ -178,7 +180,8 @@ def _train(
     interactions: Interactions, policy: CodecPolicy, passes: int, *, seed: int
 ) -> tuple[Trainer, list[Pass]]:
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(interactions, policy, Path(folder) / "bundle", seed=seed)
+        rounded = policy.mode is not CodecMode.RAW
+        trainer = Trainer(interactions, policy, Path(folder) / "bundle", rounded=rounded, seed=seed)
         steps = tqdm(range(passes), desc=f"{policy.mode}, seed {seed}", unit="pass")
         kept = min(TIMED_PASS, passes) - 1
         return trainer, [trainer.train(keep=step == kept) for step in steps]
@@ -199,6 +202,31 @@ def _loss(metric: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure
         at_least=False,
         compared_with=f"coded {_listed(ours)}; raw {_listed(theirs)}; goal: the spread of raw",
     )
+
+
+def _bytes_down(name: str, specs: Sequence[ParameterSpec], passes: Sequence[Pass]) -> Figure:
+    """A device that takes part once in ten versions, with the list of patches that it reads."""
+    asked = len(_offers(10_000, 40_000))
+    taken = [asked + min(sizes) for done in passes for sizes in done.down]
+    first = [asked + min(sizes) for sizes in passes[0].down]
+    whole = [sizes[1] for done in passes for sizes in done.down]
+    dense = 4 * sum(spec.size for spec in specs)
+    return Figure(
+        figure=f"bytes down to a {name} device, once in ten versions, against float32",
+        value=100 * statistics.mean(taken) / dense,
+        unit="%",
+        goal=5,
+        at_least=False,
+        compared_with=f"{statistics.mean(taken):,.0f} bytes, in the first pass "
+        f"{statistics.mean(first):,.0f}; a version from nothing {statistics.mean(whole):,.0f}; "
+        f"float32 {dense:,}",
+    )
+
+
+def _offers(*sizes: int) -> bytes:
+    """A list of patches as the aggregator's API writes it."""
+    offers = [{"base": 1_800, "sha256": "0" * 64, "size_bytes": size} for size in sizes]
+    return json.dumps(offers, separators=(",", ":")).encode()
 
 
 def _int8_loss(exact: Quality, int8: Quality) -> Figure:

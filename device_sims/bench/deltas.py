@@ -4,13 +4,14 @@ For measurements of the codec, which need deltas of a half-trained model, with w
 left out of them. Nothing is sent and nobody waits: every update starts from the newest version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from aggregator.merging import Contribution, Rule, ServerState, merge
+from aggregator.publication import grid_exponent
 from device_sims.datasets import Interactions, split_latest
 from device_sims.examiner import Examiner
 from device_sims.model import Model, make_recommender
@@ -25,11 +26,14 @@ from wire.delta import Delta, FloatArray, Tensor, add
 from wire.feedback import compensate, leftover
 from wire.manifest import ParameterSpec
 from wire.parameters import Table, map_parameters, quantise_rows
+from wire.patch import encode_patch, on_grid
 from wire.policy import CodecPolicy, TrainingPolicy
 
 __all__ = ["Learned", "Pass", "Trainer"]
 
 BUFFER = 20
+STRIDE = 10
+"""Versions from one of a device's updates to its next, where bytes down are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,12 @@ class Pass:
         learned: those deltas, if they were to be kept; otherwise empty.
         validation: quality on the validation items afterwards.
         test: quality on the test items.
+        down: for each tenth version, bytes of the patch from ten versions before, and of one from
+            nothing.
     """
 
     sizes: Sequence[int]
+    down: Sequence[tuple[int, int]]
     learned: Sequence[Learned]
     validation: Quality
     test: Quality
@@ -69,11 +76,19 @@ class Trainer:
         interactions: the data.
         codec: how deltas are encoded.
         folder: for the bundle; nothing may be there.
+        rounded: whether devices start from what is published of a version, as they do, or from its
+            exact parameters, for comparison.
         seed: of the initial parameters and of everything drawn.
     """
 
     def __init__(
-        self, interactions: Interactions, codec: CodecPolicy, folder: Path, *, seed: int = 0
+        self,
+        interactions: Interactions,
+        codec: CodecPolicy,
+        folder: Path,
+        *,
+        rounded: bool = True,
+        seed: int = 0,
     ) -> None:
         values = preset("mf", "movielens")
         options = ("learning_rate", "epochs", "batch_size")
@@ -98,6 +113,9 @@ class Trainer:
         self._frozen = self._map(bundle.manifest.frozen)
         self._start = self._map(bundle.manifest.private)
         self._state = ServerState(0, self._map(bundle.manifest.initial))
+        self._rounded, self._exponents = rounded, dict[str, int]()
+        self._shared = self._published()
+        self._earlier, self._down = (self._shared, self._exponents), list[tuple[int, int]]()
         self._buffer: list[Contribution] = []
         self._private: dict[int, dict[str, FloatArray]] = {}
         self._residuals: dict[int, dict[str, Tensor]] = {}
@@ -114,8 +132,9 @@ class Trainer:
             update = self._update(user)
             sizes.append(len(update.payload))
             learned += [update] if keep else []
-        validation, test = self._examiner.examine(self._state.parameters, self._private_of)
-        return Pass(sizes, learned, validation, test)
+        validation, test = self._examiner.examine(self._shared, self._private_of)
+        down, self._down = self._down, []
+        return Pass(sizes, down, learned, validation, test)
 
     def examine_int8(self) -> Quality:
         """Quality on the test items with the newest version's tables as int8."""
@@ -132,7 +151,7 @@ class Trainer:
         manifest = self._bundle.manifest
         codec, own = manifest.codec, self._private.get(user, self._start)
         items, context = self._split.train.items_of(user), self._split.train.context_of(user)
-        base = {**self._frozen, **self._state.parameters}
+        base = {**self._frozen, **self._shared}
         trained = train(
             manifest,
             base,
@@ -156,6 +175,27 @@ class Trainer:
         if len(self._buffer) == BUFFER:
             self._state = merge(self._state, self._buffer, Rule())
             self._buffer = []
+            self._shared = self._published()
+            if self._rounded and self._state.version % STRIDE == 0:
+                self._measure_down()
+
+    def _published(self) -> Mapping[str, FloatArray]:
+        exact = self._state.parameters
+        if not self._rounded:
+            return exact
+        self._exponents = {
+            spec.name: grid_exponent(exact[spec.name], spec.role, self._exponents.get(spec.name))
+            for spec in self.specs
+        }
+        return {name: on_grid(exact[name], e) for name, e in self._exponents.items()}
+
+    def _measure_down(self) -> None:
+        before, exponents = self._earlier
+        finer = {name: min(e, exponents[name]) for name, e in self._exponents.items()}
+        patch = encode_patch(before, self._shared, self.specs, finer)
+        whole = encode_patch(None, self._shared, self.specs, self._exponents)
+        self._down.append((len(patch), len(whole)))
+        self._earlier = (self._shared, self._exponents)
 
     def _map(self, path: str) -> dict[str, FloatArray]:
         return dict(map_parameters(self._bundle.root / path))

@@ -48,7 +48,8 @@ def test_a_full_buffer_makes_the_version_that_merge_says(
         assert np.array_equal(task.state.parameters[name], array)
     assert outcomes(workshop, "a") == [(n, Outcome.ACCEPTED, None) for n in (1, 2, 3)]
     announced = workshop.outbox.announcements(bundle.task)[-1]
-    assert (announced.version, announced.sha256) == (1, task.newest.sha256)
+    assert task.published is not None
+    assert (announced.version, announced.sha256) == (1, task.published.sha256)
     assert workshop.blobs.path(announced.sha256).stat().st_size == announced.size_bytes
 
 
@@ -259,12 +260,27 @@ def test_steering_is_announced_at_once_and_each_version_says_its_rule(
     assert workshop.reports.events()[-1].kind == "steered"
 
 
+def test_a_rule_of_another_kind_takes_over_with_the_next_merge(
+    workshop: Workshop, bundle: Bundle
+) -> None:
+    workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
+    workshop.engine.steer(bundle.task, Steering(rule={"kind": "fedasync", "staleness": "hinge"}))
+    workshop.send("a", make_update(bundle, 4))
+    workshop.engine.steer(bundle.task, Steering(rule={"kind": "fedbuff", "optimizer": "adam"}))
+    workshop.send("a", *(make_update(bundle, n) for n in range(5, 25)))
+    rules = [v.version.rule for v in workshop.reports.versions(bundle.task)]
+    assert [rule["kind"] for rule in rules] == ["fedbuff", "fedbuff", "fedasync", "fedbuff"]
+    assert [rule["optimizer"] for rule in rules] == ["sgd", "sgd", "sgd", "adam"]
+    assert [rule["buffer_size"] for rule in rules] == [3, 3, 1, 20]
+
+
 @pytest.mark.parametrize(
     ("steering", "error"),
     [
         (Steering(training={"epochs": 0}), PolicyError),
         (Steering(codec={"mode": "zip"}), PolicyError),
         (Steering(rule={"bufer": 2}), RuleError),
+        (Steering(rule={"momentum": 0.5}), RuleError),
     ],
 )
 def test_orders_that_are_not_valid_change_nothing(
@@ -409,16 +425,18 @@ def test_a_damaged_snapshot_is_mended_before_it_is_announced(
         workshop.engine.start()
         workshop.engine.register(bundle)
         workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
-        newest = workshop.engine.tasks[bundle.task].newest.sha256
+        task = workshop.engine.tasks[bundle.task]
+        assert task.published is not None
+        newest, published = task.newest.sha256, task.published.sha256
         programs = bundle.manifest.files[0].sha256
-        for sha256 in (newest, programs):
+        for sha256 in (newest, published, programs):
             flip_last_byte(workshop.blobs.path(sha256))
     with open_workshop(tmp_path / "data") as workshop:
         workshop.engine.start()
         workshop.engine.register(bundle)
         announced = workshop.outbox.announcements(bundle.task)[-1]
-        assert announced.sha256 == newest
-        for sha256 in (newest, programs):
+        assert (announced.version, announced.sha256) == (1, published)
+        for sha256 in (newest, published, programs):
             content = workshop.blobs.path(sha256).read_bytes()
             assert hashlib.sha256(content).hexdigest() == sha256
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from aggregator.merging import RowCorrection
-from aggregator.settings import PREFIX, SettingsError, load_settings
+from aggregator.merging import Kind, Optimizer, RowCorrection, Rule
+from aggregator.settings import KEYS, PREFIX, SettingsError, load_settings
 
 BASE = {"data": "data", "broker": "mqtt://broker"}
 
@@ -48,6 +48,19 @@ def test_tables_become_rule_admission_and_retention(tmp_path: Path) -> None:
     assert settings.broker.tls
 
 
+def test_every_key_of_a_rule_is_a_setting() -> None:
+    keys = {key.removeprefix("rule.") for key in KEYS if key.startswith("rule.")}
+    assert keys == set(Rule.__dataclass_fields__)
+
+
+def test_a_rule_is_named_in_the_file_and_tuned_by_variables(tmp_path: Path) -> None:
+    file = write(tmp_path, '[rule]\nkind = "fadas"\noptimizer = "yogi"\nbeta_2 = 0.9\n')
+    environment = {PREFIX + "RULE_DELAY_THRESHOLD": "6", PREFIX + "RULE_BETA_1": "0.8"}
+    rule = load_settings(file, environment, BASE).rule
+    assert (rule.kind, rule.optimizer) == (Kind.FADAS, Optimizer.YOGI)
+    assert (rule.delay_threshold, rule.beta_1, rule.beta_2) == (6, 0.8, 0.9)
+
+
 def test_credentials_and_tls_files(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("open sesame\n")
     (tmp_path / "ca.pem").write_text("x")
@@ -73,6 +86,8 @@ def test_credentials_and_tls_files(tmp_path: Path) -> None:
         ("port = true", "port is True; expected"),
         ("[rule]\nbuffer_size = 0", r"rule\.buffer_size is 0; expected"),
         ('[rule]\nweighting = "median"', r"rule\.weighting is 'median'; expected one of"),
+        ('[rule]\nkind = "fedsgd"', r"rule\.kind is 'fedsgd'; expected one of fedavg, fedasync"),
+        ("[rule]\nmomentum = 0.5", r"rule\.momentum is 0\.5; expected no such key"),
         ("[admission]\nmax_norm = -1", r"admission\.max_norm is -1"),
         ("[retention]\nkeep_last = 0", r"retention\.keep_last is 0"),
         ("announce_interval_s = -1", "announce_interval_s is -1; expected seconds"),

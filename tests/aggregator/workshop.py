@@ -14,6 +14,7 @@ from aggregator.engine import Engine
 from aggregator.ledger import Ledger, Reports, open_database
 from aggregator.merging import Rule
 from aggregator.metrics import Instruments
+from aggregator.patches import Patches
 from aggregator.reception import Inbound
 from aggregator.retention import Retention
 from wire import topics
@@ -37,7 +38,14 @@ __all__ = [
 RAW = CodecPolicy(mode=CodecMode.RAW)
 
 
-def make_bundle(root: Path, *, name: str = "tiny", items: int = 12, width: int = 4) -> Bundle:
+def make_bundle(
+    root: Path,
+    *,
+    name: str = "tiny",
+    items: int = 12,
+    width: int = 4,
+    row_requests: bool = False,
+) -> Bundle:
     """A bundle of a table, a dense head and a private vector; its programs are not programs."""
     rng = np.random.default_rng(0)
     initial = {
@@ -71,6 +79,7 @@ def make_bundle(root: Path, *, name: str = "tiny", items: int = 12, width: int =
             FileEntry(path, hashlib.sha256(content).hexdigest(), len(content))
             for path, content in contents.items()
         ),
+        row_requests=row_requests,
         training=TrainingPolicy(),
         codec=CodecPolicy(),
     )
@@ -168,11 +177,13 @@ class Workshop:
         ledger: Ledger,
         reports: Reports,
         blobs: Blobs,
+        patches: Patches,
         outbox: Outbox,
         clock: ManualClock,
     ) -> None:
         self.engine, self.ledger, self.reports = engine, ledger, reports
-        self.blobs, self.outbox, self.clock = blobs, outbox, clock
+        self.blobs, self.patches = blobs, patches
+        self.outbox, self.clock = outbox, clock
 
     def send(self, device: str, *updates: Update) -> None:
         """Hand the engine one batch."""
@@ -193,7 +204,7 @@ def open_workshop(
     """An engine that is not started yet; leaving the block closes its database."""
     data.mkdir(exist_ok=True)
     database = open_database(f"sqlite:///{data / 'ledger.db'}")
-    ledger, outbox = Ledger(database), Outbox()
+    ledger, reports, outbox = Ledger(database), Reports(database), Outbox()
     blobs = blobs or FolderBlobs(data / "blobs")
     clock = clock or ManualClock()
     engine = Engine(
@@ -211,8 +222,9 @@ def open_workshop(
         yield Workshop(
             engine=engine,
             ledger=ledger,
-            reports=Reports(database),
+            reports=reports,
             blobs=blobs,
+            patches=Patches(data / "patches", reports=reports, blobs=blobs),
             outbox=outbox,
             clock=clock,
         )

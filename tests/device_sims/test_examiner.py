@@ -72,7 +72,7 @@ class Service(AggregatorClient):
 
     def get(self, path: str) -> Any:
         assert path == f"/v1/tasks/{self._task}"
-        return {"version": 7}
+        return {"published": 7}
 
     def get_bytes(self, path: str) -> bytes:
         assert path == f"/v1/tasks/{self._task}/versions/7/parameters"

@@ -8,6 +8,7 @@ import numpy as np
 
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, BrokerConfig, OutboxLimits
+from edge_agent.downloads import Offers, Patch
 from edge_agent.errors import PermanentDownloadError
 from edge_agent.interactions import Interaction
 from edge_agent.runtimes import Runtime, open_runtime
@@ -73,8 +74,26 @@ class MemorySource:
             path.write_bytes(found[0])
         return path
 
-    def snapshot(self, sha256: str, size_bytes: int) -> Path:
+    def snapshot(
+        self, sha256: str, size_bytes: int, make: Callable[[Path], None] | None = None
+    ) -> Path:
+        assert make is None
         return self.file(sha256, size_bytes)
+
+    def held(self, sha256: str) -> Path | None:
+        path = self._root / sha256
+        return path if path.exists() else None
+
+    def patches(self, task: str, version: int, base: int | None) -> Offers:
+        del task, version, base
+        self._ask("patches")
+        return Offers([], 0)
+
+    def patch(self, patch: Patch) -> bytes:
+        raise AssertionError(patch)
+
+    def rows(self, task: str, version: int, wanted: bytes, most_bytes: int) -> bytes:
+        raise AssertionError(task, version, wanted, most_bytes)
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)

@@ -290,6 +290,8 @@ def _refused_deltas() -> Iterator[tuple[str, SpecList, bytes]]:
     yield "budget: a row too many", HUGE, message((5, 3), *most) + bytes(20)
     yield "budget: drawn rows", HUGE, message((6, 3), (0, 32), *every) + bytes(20)
     yield "budget: a dense tensor", [["head", "dense", [1 << 15, 1 << 10]]], b"\x10"
+    wide: SpecList = [["item", "rows", [1, (1 << 22) + 1]]]
+    yield "a factor of more than 2^23 values", wide, packed(f"0001 101 1 0001 {'0' * 64}")
     half: list[Any] = [1 << 12, 1 << 11]
     two: SpecList = [["a", "dense", half], ["b", "dense", [1]]]
     yield "budget: the second tensor", two, b"\x10\x00"
@@ -402,6 +404,9 @@ def _refused_fields() -> Iterator[tuple[str, str, bytes]]:
     }
     for name, change in changes.items():
         yield "update", name, cbor2.dumps({**GOOD, **change})
+    twice = cbor2.dumps({**GOOD, 7: 5})
+    yield "update", "a key twice", twice.replace(b"\x07\x05", b"\x04\x05")
+    yield "update", "true as a key", twice.replace(b"\x07\x05", b"\xf5\x05")
     lacking = {key: value for key, value in GOOD.items() if key != 6}
     yield "update", "no payload", cbor2.dumps(lacking)
     yield "receipt", "accepted with a reason", cbor2.dumps({**RECEIPT, 5: 1})

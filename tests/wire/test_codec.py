@@ -64,14 +64,15 @@ def test_auto_loses_at_most_what_is_allowed(case: Case, nmse: float) -> None:
 
 
 @given(deltas(), policies(), SEEDS)
-def test_encoding_is_deterministic_and_sends_touched_rows_only(
+def test_encoding_is_deterministic_and_says_no_more_than_the_mode_does(
     case: Case, policy: CodecPolicy, seed: int
 ) -> None:
     delta, specs = case
     payload = encode_delta(delta, specs, policy, np.random.default_rng(seed))
     assert payload == encode_delta(delta, specs, policy, np.random.default_rng(seed))
     rows = rows_of(decode_delta(payload, specs)["item"]).rows
-    assert np.isin(rows, rows_of(delta["item"]).rows).all()
+    if policy.mode not in (CodecMode.RANDOM_ENTRIES, CodecMode.RANDOM_ROWS):
+        assert np.isin(rows, rows_of(delta["item"]).rows).all()
     assert (np.diff(rows) > 0).all()
 
 

@@ -76,3 +76,29 @@ def test_all_places_drawn_is_the_whole_delta(mode: CodecMode) -> None:
     policy = CodecPolicy(mode=mode, bits=8, density=1.0)
     decoded = decode_delta(encode_delta(delta, specs, policy), specs)
     assert squared_norm(add(delta, decoded, -1.0)) < 0.01 * squared_norm(delta)
+
+
+@pytest.mark.parametrize("mode", DRAWN)
+def test_the_rows_that_are_named_depend_on_the_seed_alone(mode: CodecMode) -> None:
+    specs = specs_of(200, 6)
+    policy = CodecPolicy(mode=mode, bits=4, density=0.1)
+    named = []
+    for items in (60, 90, 200):
+        delta = random_delta(items, 200, 6, items)
+        payload = encode_delta(delta, specs, policy, np.random.default_rng(9))
+        block = decode_delta(payload, specs)["item"]
+        assert isinstance(block, RowBlock)
+        named.append(block.rows.tolist())
+    assert named[0] == named[1] == named[2]
+
+
+@pytest.mark.parametrize("mode", DRAWN)
+def test_rounded_at_random_an_untouched_entry_looks_like_any_other(mode: CodecMode) -> None:
+    specs, delta = specs_of(200, 6), random_delta(1, 200, 6, 40)
+    policy = CodecPolicy(mode=mode, bits=1, density=0.2, unbiased=True, residual_keep=0.0)
+    payload = encode_delta(delta, specs, policy, np.random.default_rng(9))
+    block = decode_delta(payload, specs)["item"]
+    assert isinstance(block, RowBlock)
+    drawn = block.values if mode is CodecMode.RANDOM_ROWS else block.values[block.values != 0]
+    assert len(np.unique(np.abs(drawn))) == 1
+    assert drawn.size == 240

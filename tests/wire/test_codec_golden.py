@@ -77,18 +77,20 @@ def delta() -> dict[str, Tensor]:
         ),
         (
             CodecPolicy(mode=CodecMode.RANDOM_ROWS, bits=1, density=0.5),
-            # The seed, and five places, which are 1, 3, 4, 7, 9: of those, the first two.
-            f"0001 110 {SEED} 011 01 011 10 0 1 1 "
-            f"{ENTRIES_0_1_3} {SECOND_OF_THREE} {ABOUT_4_3} 0000",
-            [1, 3],
-            [[1.34375, -1.34375], [0, 1.34375]],
+            # The seed, and five places, which are 1, 3, 4, 7, 9: all of those, changed or not.
+            f"0001 110 {SEED} 011 01 011 11 01 "
+            # Of their ten entries 0, 1 and 3; the divisor is 2.
+            f"010 1 1 1 1 0 0 1 {SECOND_OF_THREE} {ABOUT_4_3} 0000",
+            [1, 3, 4, 7, 9],
+            [[1.34375, -1.34375], [0, 1.34375], [0, 0], [0, 0], [0, 0]],
         ),
         (
             CodecPolicy(mode=CodecMode.RANDOM_ENTRIES, bits=2, density=0.5),
-            # Ten places of twenty: 1, 3, 4, 7, 9, 11, 12, 15, 17, 18; of those, 1 and 3.
-            f"0001 111 {SEED} 100 010 011 {ROWS_1_AND_3} 10 0 0 10 {ONE} 0001 10 {ONE}",
-            [1, 3],
-            [[0, -2], [0, 1]],
+            # Ten places of twenty: 1, 3, 4, 7, 9, 11, 12, 15, 17, 18, all of them; 1 and 3 of
+            # those are not zero.
+            f"0001 111 {SEED} 100 010 011 100 010 {ROWS_1_AND_3} 0 10 {ONE} 0001 10 {ONE}",
+            [*range(10)],
+            [[0, 0], [0, -2], [0, 0], [0, 1], *[[0, 0]] * 6],
         ),
     ],
 )

@@ -81,6 +81,7 @@ def test_a_manifest_comes_back_and_names_its_task(root: Path) -> None:
         ("programs", {"onnx": {"update": "none.onnx"}}, "no entry for 'none.onnx'"),
         ("optimizer", "newton", r"manifest\.optimizer is 'newton'"),
         ("capacity", {"rows": 0, "batch": 1}, r"manifest\.capacity\.rows is 0"),
+        ("row_requests", 1, r"manifest\.row_requests is 1; expected true or false"),
         ("history", -1, r"manifest\.history is -1"),
         ("batch", "sequence", r"manifest\.history is 0; expected at least 1"),
         ("context", [{"name": "hour", "size": 0}], r"manifest\.context\[0\]\.size is 0"),
@@ -212,3 +213,9 @@ def test_int8_without_a_scale_for_each_row_is_refused(tmp_path: Path, scales: An
     save_file(tensors if scales is None else {**tensors, "item.scale": scales}, path)
     with pytest.raises(BundleError, match="without a float32 scale"):
         map_scoring_parameters(path)
+
+
+def test_a_manifest_from_before_row_requests_allows_none(root: Path) -> None:
+    document = json.loads((root / MANIFEST_FILE).read_bytes())
+    del document["row_requests"]
+    assert not Manifest.from_json(json.dumps(document).encode()).row_requests

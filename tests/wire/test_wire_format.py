@@ -41,6 +41,14 @@ from wire.messages import (
     StatusState,
     Update,
 )
+from wire.parameters import map_parameters, write_parameters
+from wire.patch import (
+    apply_patch,
+    decode_row_numbers,
+    encode_patch,
+    encode_row_numbers,
+    encode_rows,
+)
 from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
 
 DOCUMENT = (Path(__file__).parents[2] / "firmware_notes" / "wire-format.md").read_text()
@@ -49,8 +57,8 @@ DOCUMENT = (Path(__file__).parents[2] / "firmware_notes" / "wire-format.md").rea
 DIGESTS = {
     "deltas.json": "ea3f10c59c1840ce8a7194618c6159fc3d3419218b8e6c9e5bcb006ac7d29050",
     "messages.json": "4d6dd61bbad66d82755df7dfef71de0bf420e9a7dbaf4864edbc9542e9cb5d9f",
-    "refused_deltas.json": "394f7bda4093ebec0b1b2686e9753a84d5c80497ed65cfb753910311a12d5ea0",
-    "refused_messages.json": "4c184eff7dd66a6d525c0fe71cac242d239453b62af8e50d2f735c736c4dbe9d",
+    "refused_deltas.json": "ef77398ad7478c3053b213ea669ff91e009f6f1a6bab62c09a67051a5ad1887b",
+    "refused_messages.json": "989c61c914520bdc7b7fda777d43dab12f1030c07c8788499bd17065a05e617d",
 }
 
 SAID_BY_CDDL = {
@@ -312,3 +320,34 @@ def test_the_document_names_every_reason_and_every_mode() -> None:
     for reason in Refusal:
         assert f"| {int(reason)} | `{reason.slug}` |" in DOCUMENT
     assert all(f"`{mode.value}`" in DOCUMENT for mode in CodecMode)
+
+
+def test_the_example_of_a_patch_leads_where_it_says(tmp_path: Path) -> None:
+    (example,) = blocks("patch")
+    case = json.loads(example)
+    specs = specs_from(case["specs"])
+    path = tmp_path / "parameters"
+    with write_parameters(path, specs) as state:
+        for name, tensor in case["before"].items():
+            matrix = state[name].reshape(len(state[name]), -1)
+            matrix[tensor["rows"]] = tensor["values"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == case["sha256_before"]
+    before = {name: np.array(values) for name, values in map_parameters(path).items()}
+    state = map_parameters(path, writable=True)
+    apply_patch(state, bytes.fromhex(case["patch"]), specs)
+    after = {name: np.array(values) for name, values in state.items()}
+    for tensor in state.values():
+        tensor.flush()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == case["sha256_after"]
+    quarters = dict.fromkeys(after, -2)
+    assert encode_patch(before, after, specs, quarters).hex() == case["patch"]
+    wanted = decode_row_numbers(bytes.fromhex(case["rows"]), 10)
+    assert encode_row_numbers(wanted, 10).hex() == case["rows"]
+    assert encode_rows(after, wanted, specs, quarters).hex() == case["found"]
+    # The second decoder, and plain addition.
+    added = json.loads(delta_read_plainly(bytes.fromhex(case["patch"]), case["specs"]))
+    for name, tensor in added.items():
+        sums = before[name].reshape(len(before[name]), -1)
+        for row, values in zip(tensor["rows"], tensor["values"], strict=True):
+            sums[row] += values
+        assert np.array_equal(sums.reshape(after[name].shape), after[name])

@@ -9,6 +9,11 @@ without names or shapes: the manifest has those. The modules, from the bits up:
 - ``tensor``, ``delta``: the whole.
 """
 
-from wire.codec.delta import decode_delta, encode_delta
+from wire.codec.delta import (
+    MAX_DECODED_VALUES,
+    decode_delta,
+    encode_delta,
+    encode_multiples,
+)
 
-__all__ = ["decode_delta", "encode_delta"]
+__all__ = ["MAX_DECODED_VALUES", "decode_delta", "encode_delta", "encode_multiples"]

@@ -5,11 +5,12 @@ import numpy as np
 from wire.codec.auto import form_within
 from wire.codec.fixed import low_rank, quantised, top_entries, top_rows
 from wire.codec.forms import Form, Half, Raw
+from wire.codec.levels import Levels
 from wire.delta import FloatArray
-from wire.errors import NotFiniteError
+from wire.errors import CodecError, NotFiniteError
 from wire.policy import CodecMode, CodecPolicy
 
-__all__ = ["form_for"]
+__all__ = ["form_for", "multiples"]
 
 
 def form_for(
@@ -23,7 +24,7 @@ def form_for(
     """The form for a block of rows.
 
     Args:
-        values: float32 [h, w], finite, no row all zero, h at least 1.
+        values: float32 [h, w], finite, not all zero.
         policy: what the operator wants.
         table: whether these are rows of a table; low-rank and ``all_rows`` are for those.
         universe: how many rows there are to choose these from.
@@ -41,6 +42,26 @@ def form_for(
     return form
 
 
+def multiples(values: FloatArray, exponent: int) -> Form:
+    """The form for a block of multiples of a power of two, which loses nothing.
+
+    Args:
+        values: float32 [h, w], not all zero.
+        exponent: of 2; from -126 to 127.
+
+    Raises:
+        CodecError: an entry is not a multiple of it.
+    """
+    step = 2.0**exponent
+    steps = np.abs(values, dtype=np.float64) / step
+    kept = steps > 0.0
+    codes = steps[kept].astype(np.int64)
+    if not np.array_equal(codes, steps[kept]):
+        raise CodecError(f"delta has entries that are not multiples of 2^{exponent}")
+    levels = Levels(kept, values[kept] < 0, codes - 1, step, step)
+    return levels if levels.bits() < Raw.ENTRY_BITS * values.size else Raw(values)
+
+
 def _fixed(
     values: FloatArray, policy: CodecPolicy, *, table: bool, rng: np.random.Generator
 ) -> Form:
@@ -54,7 +75,8 @@ def _fixed(
         case CodecMode.ROWS:
             kept = top_rows(values, policy.density)
         case CodecMode.RANDOM_ENTRIES | CodecMode.RANDOM_ROWS:
-            kept = values != 0
+            # Rounded at random, what the device did not touch looks like what it did.
+            kept = np.ones(values.shape, np.bool_) if policy.unbiased else values != 0
         case _:
             kept = top_entries(values, policy.density)
     return quantised(values, kept, policy, rng)

@@ -1,11 +1,11 @@
 """Whole deltas: the format's version, then the tensors of a manifest, one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from wire.codec.stream import Reader, Writer
-from wire.codec.tensor import read_tensor, write_tensor
+from wire.codec.tensor import read_tensor, write_multiples, write_tensor
 from wire.delta import Delta, Tensor
 from wire.errors import CodecError
 from wire.manifest import ParameterSpec
@@ -18,6 +18,7 @@ __all__ = [
     "MAX_DECODING_BYTES_PER_BYTE",
     "decode_delta",
     "encode_delta",
+    "encode_multiples",
 ]
 
 CODEC_VERSION = 1
@@ -48,14 +49,32 @@ def encode_delta(
         CodecError: the delta does not fit the specs.
         NotFiniteError: it holds NaN or infinity.
     """
-    unknown = set(delta) - {spec.name for spec in specs}
-    if unknown:
-        raise CodecError(f"delta has {sorted(unknown)}, which the manifest does not federate")
     rng = np.random.default_rng() if rng is None else rng
-    writer = Writer()
-    writer.number(CODEC_VERSION, VERSION_BITS)
+    writer = _started(delta, specs)
     for spec in specs:
         write_tensor(writer, spec, delta.get(spec.name), policy, rng)
+    return writer.getvalue()
+
+
+def encode_multiples(
+    delta: Delta, specs: Sequence[ParameterSpec], exponents: Mapping[str, int]
+) -> bytes:
+    """Encode a delta whose entries are multiples of powers of two, without loss.
+
+    The same delta gives the same bytes. A parameter that the delta lacks costs three bits.
+
+    Args:
+        delta: per name a RowBlock (role rows) or a full float32 array (role dense).
+        specs: the manifest's federated parameters, in manifest order.
+        exponents: for each name the exponent of 2, from -126 to 127.
+
+    Raises:
+        CodecError: the delta does not fit the specs, or an entry is not a multiple.
+        NotFiniteError: it holds NaN or infinity.
+    """
+    writer = _started(delta, specs)
+    for spec in specs:
+        write_multiples(writer, spec, delta.get(spec.name), exponents[spec.name])
     return writer.getvalue()
 
 
@@ -89,3 +108,12 @@ def decode_delta(payload: bytes, specs: Sequence[ParameterSpec]) -> dict[str, Te
         budget -= spent
     reader.finish()
     return delta
+
+
+def _started(delta: Delta, specs: Sequence[ParameterSpec]) -> Writer:
+    unknown = set(delta) - {spec.name for spec in specs}
+    if unknown:
+        raise CodecError(f"delta has {sorted(unknown)}, which the manifest does not federate")
+    writer = Writer()
+    writer.number(CODEC_VERSION, VERSION_BITS)
+    return writer

@@ -77,7 +77,7 @@ def _levels(
     values: NDArray[np.float64], kept: Mask, policy: CodecPolicy, rng: np.random.Generator
 ) -> Levels:
     if policy.unbiased:
-        return unbiased(values, policy.bits, rng)
+        return unbiased(values, kept, policy.bits, rng)
     return in_bits(values, kept, policy.bits)
 
 

@@ -87,18 +87,18 @@ def in_bits(values: Floats, kept: Mask, bits: int) -> Levels:
     return Levels(kept, values[kept] < 0, codes, base, step)
 
 
-def unbiased(values: Floats, bits: int, rng: np.random.Generator) -> Levels:
-    """Every entry that is not zero to one of the two levels next to it, at random.
+def unbiased(values: Floats, kept: Mask, bits: int, rng: np.random.Generator) -> Levels:
+    """Some entries to one of the two levels next to each, at random.
 
     The mean over the random choices is the entry itself (Alistarh et al., "QSGD", NeurIPS 2017).
     The levels are the odd multiples, up to 2**bits - 1, of a base that fits the largest magnitude.
 
     Args:
         values: floats [h, w].
+        kept: bool [h, w], what is not to be zero: at least what is not zero now.
         bits: 1 to 8.
         rng: for the choices.
     """
-    kept = values != 0
     entries = values[kept].astype(np.float64)
     most = (1 << bits) - 1
     base = round_scale(1.02 * float(np.abs(entries).max(initial=0.0)) / most)

@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from wire.codec.choice import form_for
+from wire.codec.choice import form_for, multiples
 from wire.codec.drawn import SEED_BITS, draw
 from wire.codec.forms import Factors, Form, Half, Raw, Scaled
 from wire.codec.index_set import read_index_set, write_index_set
@@ -23,7 +23,7 @@ from wire.errors import CodecError, NotFiniteError
 from wire.manifest import ParameterSpec, Role
 from wire.policy import CodecMode, CodecPolicy
 
-__all__ = ["read_tensor", "write_tensor"]
+__all__ = ["read_tensor", "write_multiples", "write_tensor"]
 
 Rows = NDArray[np.int64]
 
@@ -34,6 +34,8 @@ FORMS: tuple[type[Form], ...] = (Raw, Half, Levels, Scaled, Factors)
 
 MAX_DRAWN = 1 << 20
 """At most so many places are drawn for a tensor."""
+MAX_DRAWN_VALUES = 1 << 22
+"""And rows of at most so many values: half of what a delta decodes to."""
 SMALLEST = 2.0**-100
 """A tensor without a larger magnitude counts as zero, except in the raw forms."""
 
@@ -82,11 +84,30 @@ def write_tensor(
     rows, values = _as_matrix(tensor, spec)
     block = _block(rows, values, spec, policy, rng)
     form = _form(block, spec, policy, rng)
+    # Of drawn places all are named, so that which of them the device touched is not.
+    all_rows = block.places is not Places.ROWS or (policy.all_rows and spec.role is Role.ROWS)
+    _write_block(writer, spec, block, form, all_rows=all_rows)
+
+
+def write_multiples(
+    writer: Writer, spec: ParameterSpec, tensor: Tensor | None, exponent: int
+) -> None:
+    """Write one tensor without loss; see encode_multiples."""
+    rows, values = _as_matrix(tensor, spec)
+    touched = values.any(axis=1)
+    block = Block(Places.ROWS, 0, spec.shape[0], rows[touched], values[touched])
+    form = multiples(block.values, exponent) if len(block.rows) else None
+    _write_block(writer, spec, block, form, all_rows=False)
+
+
+def _write_block(
+    writer: Writer, spec: ParameterSpec, block: Block, form: Form | None, *, all_rows: bool
+) -> None:
     if form is None:
         writer.number(NOTHING, FORM_BITS)
         return
     named = form.touched()
-    if policy.all_rows and spec.role is Role.ROWS:
+    if all_rows:
         named = np.ones_like(named)
     if block.places is not Places.ROWS:
         writer.number(block.places, FORM_BITS)
@@ -166,12 +187,13 @@ def _block(
         rows, values = _entries(rows, values)
     if places is not Places.ROWS:
         seed = int(rng.integers(1 << SEED_BITS))
-        universe = min(math.ceil(policy.density * height), MAX_DRAWN)
+        most = min(MAX_DRAWN, MAX_DRAWN_VALUES // values.shape[1])
+        universe = min(math.ceil(policy.density * height), most)
         drawn, weights = draw(seed, universe, height)
-        _, rows, found = np.intersect1d(drawn, rows, assume_unique=True, return_indices=True)
-        values = values[found]
+        values = RowBlock(rows, values).at(drawn)
         if policy.unbiased:
-            values = values * weights[rows, None].astype(np.float32)
+            values *= weights[:, None].astype(np.float32)
+        return Block(places, seed, universe, np.arange(universe), values)
     touched = values.any(axis=1)
     return Block(places, seed, universe, rows[touched], values[touched])
 

@@ -38,6 +38,7 @@ class Service:
         core = Core(
             reports=self.workshop.reports,
             blobs=self.workshop.blobs,
+            patches=self.workshop.patches,
             call=self.call,
             instruments=Instruments(),
             readiness=lambda: self.problems,

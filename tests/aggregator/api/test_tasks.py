@@ -82,6 +82,10 @@ def test_steering_answers_with_what_is_in_force(
     [
         ({"training": {"epochs": 0}}, "training.epochs is 0; expected an integer from 1"),
         ({"rule": {"bufer_size": 1}}, "rule has an unknown key 'bufer_size'"),
+        (
+            {"rule": {"kind": "fadas", "staleness": "hinge"}},
+            "rule.staleness is 'hinge'; expected no",
+        ),
         ({"codec": {"bits": "many"}}, "codec.bits is 'many'"),
         ({"pause": True}, "pause"),
         ({"paused": "perhaps"}, "paused"),

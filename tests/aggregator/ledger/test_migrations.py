@@ -1,5 +1,6 @@
 """Migrations: from nothing and from every older form to what the schema says, or not at all."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,19 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from aggregator.ledger import Ledger, LedgerError, Reports, bring_up, connect, open_database, schema
+from aggregator.ledger import (
+    Ledger,
+    LedgerError,
+    PublicationRecord,
+    Reports,
+    bring_up,
+    connect,
+    open_database,
+    schema,
+)
 from aggregator.ledger.migrations.runner import configuration, head, revision_of, software
 
 TASK = "a" * 32
@@ -81,6 +91,20 @@ def test_a_database_from_before_the_migrations_is_adopted(database_url: str) -> 
     assert (device.device, device.accepted, device.state) == ("hub", 1, "online")
     assert reports.versions(TASK)[0].quality == {"hr_at_10": 0.5}
     assert [event.detail for event in reports.events()] == ["once"]
+    old.dispose()
+
+
+def test_publications_from_before_the_migrations_are_kept(database_url: str) -> None:
+    old = make_old(database_url)
+    schema.publications.create(old)
+    record = PublicationRecord(
+        task=TASK, version=0, sha256="1" * 64, size_bytes=9, exponents={"item": -8}, created_at=1.0
+    )
+    with old.begin() as connection:
+        connection.execute(insert(schema.publications), asdict(record))
+    bring_up(old)
+    assert differences(old) == []
+    assert Ledger(old).publications(TASK) == [record]
     old.dispose()
 
 
