@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging fuzz clean
+.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging fuzz migration clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -23,7 +23,7 @@ demo: $(VENV)/.demo ## train a fleet of agents end to end; ARGS="..." is passed 
 	$(BIN)/rivulet-fleet demo $(ARGS)
 
 test: $(VENV)/.dev $(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/.dev) ## install what the tests need and run them all; ARGS="..." is passed to pytest
-	scripts/install-debian-packages mosquitto chromium chromium-driver openssl
+	scripts/install-debian-packages mosquitto postgresql chromium chromium-driver openssl
 	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-programs test-others)
 
 # Compiling takes most of the time of the tests, and one core.
@@ -66,6 +66,9 @@ bench-merging: $(VENV)/.dev ## time to decode and merge one update, as the table
 
 fuzz: $(VENV)/.fuzz ## search for bytes that break the wire's decoders; SECONDS=600; what fails is kept in runs/fuzz
 	$(BIN)/python -m tests.wire.fuzz --seconds $(or $(SECONDS),600)
+
+migration: $(VENV)/.dev ## write a migration from what was changed in aggregator/ledger/schema.py; MESSAGE="add a column"
+	$(BIN)/python -m aggregator.ledger.migrations "$(MESSAGE)"
 
 clean: ## remove the virtual environments and everything a run wrote
 	rm -rf $(VENV) $(ORT_TRAINING) runs

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
 from aggregator.engine import TaskError
 from aggregator.fold import FoldError
@@ -24,8 +25,9 @@ EXIT_USAGE = 2
 
 SERVE = f"""\
 Takes updates from devices over MQTT, merges them into versions of each task's model, and serves
-the HTTP API and the dashboard. Everything is kept in the data folder: stop the service at any time,
-start it again with the same --data, and it goes on where it was.
+the HTTP API and the dashboard. Everything is kept in the data folder, unless the settings name
+another place: stop the service at any time, start it again with the same settings, and it goes on
+where it was.
 
 Each setting can also stand in a TOML file (--config) or in an environment variable: the key
 rule.buffer_size is buffer_size in the table [rule], or {PREFIX}RULE_BUFFER_SIZE.
@@ -38,12 +40,19 @@ task runs. rule.kind is fedavg, fedasync, fedbuff, fadas or ca2fl; rule.optimize
 adagrad, yogi, adam or amsgrad. Each takes some of the other keys and refuses the rest;
 docs/merging.md says which, and what they mean.
 
+The ledger can be in PostgreSQL (database = postgresql://USER@HOST/NAME; rivulet[postgres]) and the
+blobs in a bucket (blobs = s3://BUCKET/PREFIX?endpoint=URL; rivulet[s3]). Their passwords and keys
+come from PGPASSWORD or a PGPASSFILE, and from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+
 The keys: {", ".join(KEYS)}.
 """
 EXAMPLES = """\
 examples:
   rivulet-aggregator serve --data data --broker mqtt://localhost --bundle bundle
   rivulet-aggregator serve --config aggregator.toml --broker mqtts://broker.example:8883
+  rivulet-aggregator serve --data data --broker mqtt://localhost \\
+    --database postgresql://rivulet@localhost/rivulet \\
+    --blobs "s3://rivulet/blobs?endpoint=http://localhost:9000"
 """
 
 
@@ -63,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         _serve(_settings(arguments))
-    except (SettingsError, BrokerError, WireError) as error:
+    except (SettingsError, BlobError, BrokerError, WireError) as error:
         return _fail(error, EXIT_USAGE)
     except ServiceError as error:
         return _fail(error, EXIT_USAGE if error.usage else EXIT_FAILED)
@@ -110,8 +119,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = serve.add_argument
     add("--config", type=Path, metavar="FILE", help="TOML file with settings")
-    add("--data", metavar="DIR", help="folder for ledger and blobs; created when missing")
-    add("--database", metavar="URL", help="SQLAlchemy URL of the ledger (default: SQLite in DIR)")
+    add("--data", metavar="DIR", help="folder for what the service keeps; created when missing")
+    add(
+        "--database",
+        metavar="URL",
+        help="sqlite:///FILE or postgresql://USER@HOST/NAME (default: SQLite in DIR)",
+    )
+    add(
+        "--blobs",
+        metavar="URL",
+        help="folder or s3://BUCKET/PREFIX for snapshots and bundles (default: blobs in DIR)",
+    )
     add("--broker", metavar="URL", help="mqtt://host[:port], or mqtts:// for TLS")
     add("--username", metavar="NAME", help="user at the broker")
     add("--password-file", metavar="FILE", help="file with the user's password")

@@ -234,7 +234,7 @@ class Engine:
             f"{entry.path} ({entry.sha256})"
             for entry in manifest.files
             if not self._blobs.has(entry.sha256)
-            or self._blobs.path(entry.sha256).stat().st_size != entry.size_bytes
+            or self._blobs.size_bytes(entry.sha256) != entry.size_bytes
         ]
         if missing:
             raise TaskError(

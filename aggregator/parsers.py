@@ -11,6 +11,7 @@ __all__ = [
     "boolean",
     "file",
     "integer",
+    "natural",
     "number",
     "path",
     "paths",
@@ -34,6 +35,14 @@ def integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("a whole number")
     return value
+
+
+def natural(value: Any) -> int:
+    """A whole number, at least 0."""
+    found = integer(value)
+    if found < 0:
+        raise ValueError("a whole number of at least 0")
+    return found
 
 
 def number(value: Any) -> float:

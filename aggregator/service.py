@@ -1,6 +1,5 @@
 """The whole aggregator in one process: ledger, engine, link to the broker, HTTP server."""
 
-import fcntl
 import logging
 import os
 import secrets
@@ -12,14 +11,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 import uvicorn
 
 from aggregator.api import Core, Readiness, create_app
-from aggregator.blobs import Blobs
+from aggregator.blobs import Blobs, open_blobs
 from aggregator.engine import Engine
-from aggregator.ledger import Ledger, Reports, open_database
+from aggregator.ledger import FileLock, Ledger, Lock, Reports, Watch, bring_up, connect, lock_of
 from aggregator.metrics import Instruments
 from aggregator.mqtt import Link
 from aggregator.patches import Patches
@@ -61,6 +60,8 @@ class Service:
     Raises:
         ServiceError: the data folder is in use, or the port is.
         LedgerError: the database cannot be used.
+        BlobError: the place for blobs cannot be used.
+        OSError: the blobs cannot be reached.
         BrokerError: the TLS files cannot be used.
     """
 
@@ -77,9 +78,18 @@ class Service:
         self._closing = ExitStack()
         with ExitStack() as opened:
             self._socket = opened.enter_context(_listen(settings.host, settings.port))
-            opened.enter_context(_lock(settings.data))
-            database = open_database(settings.database)
+            folder = FileLock(settings.data / "lock")
+            _make(settings.data)
+            _take(folder, str(settings.data))
+            opened.callback(folder.release)
+            database = connect(settings.database)
             opened.callback(database.dispose)
+            # Before the tables are changed: whoever writes to them has older software.
+            writer = lock_of(database, "writer")
+            _take(writer, "the database")
+            opened.callback(writer.release)
+            bring_up(database)
+            self._watch = Watch(writer, on_lost=self._superseded)
             self._ledger = Ledger(database)
             self._probe = Probe(self._ledger.check, time)
             self._build(settings, Reports(database))
@@ -87,7 +97,7 @@ class Service:
             self._closing = opened.pop_all()
 
     def _build(self, settings: Settings, reports: Reports) -> None:
-        instruments, blobs = Instruments(), Blobs(settings.data / "blobs")
+        instruments, blobs = Instruments(), _open_blobs(settings)
         self._blobs = blobs
         client_id = settings.broker.client_id or _client_id(settings.data)
         engine = Engine(
@@ -167,6 +177,7 @@ class Service:
             self._runner.start()
             for bundle in self._bundles:
                 self._runner.call(partial(_register, bundle=bundle))
+            self._watch.start()
             self._server_thread.start()
             self._wait_for_server()
             self._link.start()
@@ -176,6 +187,7 @@ class Service:
 
     def stop(self) -> None:
         """Stop taking updates, answer what is in hand, and close everything."""
+        self._watch.stop()
         self._runner.stop()
         self._link.stop()
         self._server.should_exit = True
@@ -228,9 +240,21 @@ class Service:
     def _died(self, error: BaseException) -> None:
         self._fail(ServiceError(f"the engine has failed: {error}"))
 
+    def _superseded(self) -> None:
+        self._fail(ServiceError("another aggregator has taken over the database"))
+
     def _fail(self, failure: ServiceError) -> None:
         self._failure = self._failure or failure
         self._over.set()
+
+
+def _open_blobs(settings: Settings) -> Blobs:
+    return open_blobs(
+        settings.blobs or str(settings.data / "blobs"),
+        cache=settings.data / "blobs-cache",
+        cache_bytes=settings.blobs_cache_bytes,
+        redirect=settings.blobs_redirect,
+    )
 
 
 def _mend(blobs: Blobs, bundle: Bundle) -> None:
@@ -262,19 +286,18 @@ def _reason(error: OSError) -> str:
     return os.strerror(number) if number is not None and number > 0 else str(error)
 
 
-def _lock(data: Path) -> IO[bytes]:
-    """Two writers on one ledger would each believe to be alone."""
+def _make(data: Path) -> None:
     try:
         data.mkdir(parents=True, exist_ok=True)
-        file = (data / "lock").open("wb")
+        (data / "lock").touch()
     except OSError as error:
         raise ServiceError(f"cannot write to {data}: {error.strerror}", usage=True) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise ServiceError(f"{data} is in use by another aggregator", usage=True) from None
-    return file
+
+
+def _take(lock: Lock, what: str) -> None:
+    """Two writers on one ledger would each believe to be alone."""
+    if not lock.acquire():
+        raise ServiceError(f"{what} is in use by another aggregator", usage=True)
 
 
 def _client_id(data: Path) -> str:

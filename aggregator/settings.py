@@ -34,7 +34,10 @@ class Settings:
 
     Attributes:
         data: folder for the ledger and the blobs; created when missing.
-        database: SQLAlchemy URL of the ledger.
+        database: URL of the ledger.
+        blobs: folder or URL of the blobs; None is the folder ``blobs`` in ``data``.
+        blobs_cache_bytes: most that local copies of blobs elsewhere may take.
+        blobs_redirect: send clients to where the blobs are kept, by signed URLs.
         broker: the MQTT broker. Its client id is empty until the data folder gives it one.
         host: address to listen on for HTTP.
         port: port to listen on; 0 takes a free one.
@@ -48,11 +51,14 @@ class Settings:
     """
 
     data: Path
-    database: str
+    database: str = field(repr=False)
     broker: Broker
     host: str = "127.0.0.1"
     port: int = 8080
     bundles: tuple[Path, ...] = ()
+    blobs: str | None = None
+    blobs_cache_bytes: int = 1 << 30
+    blobs_redirect: bool = False
     api_token: str | None = field(default=None, repr=False)
     insecure: bool = False
     announce_interval_s: float = 0.5
@@ -64,6 +70,9 @@ class Settings:
 KEYS: Mapping[str, Callable[[Any], Any]] = {
     "data": parsers.path,
     "database": parsers.text,
+    "blobs": parsers.text,
+    "blobs_cache_bytes": parsers.natural,
+    "blobs_redirect": parsers.boolean,
     "broker": parsers.text,
     "username": parsers.text,
     "password": parsers.text,
@@ -140,7 +149,17 @@ def load_settings(
     return settings
 
 
-_PLAIN = ("host", "port", "bundles", "api_token", "insecure", "announce_interval_s")
+_PLAIN = (
+    "blobs",
+    "blobs_cache_bytes",
+    "blobs_redirect",
+    "host",
+    "port",
+    "bundles",
+    "api_token",
+    "insecure",
+    "announce_interval_s",
+)
 
 
 def _from_file(file: Path | None) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from aggregator import dashboard
 from aggregator.api import blobs, events, operations, tasks, versions
 from aggregator.api.core import Core
+from aggregator.blobs import BlobsUnavailableError
 from aggregator.engine import TaskError
 from aggregator.ledger import LedgerUnavailableError
 from aggregator.patches import UnpublishedError
@@ -55,6 +56,7 @@ def create_app(core: Core) -> FastAPI:
     app.add_exception_handler(WireError, _refused)
     app.add_exception_handler(TaskError, _incomplete)
     app.add_exception_handler(LedgerUnavailableError, _unavailable)
+    app.add_exception_handler(BlobsUnavailableError, _unavailable)
     app.add_exception_handler(UnpublishedError, _unpublished)
     app.add_exception_handler(TimeoutError, _unavailable)
     return app
@@ -93,7 +95,7 @@ def _unpublished(_request: Request, error: Exception) -> JSONResponse:
 
 def _unavailable(request: Request, error: Exception) -> JSONResponse:
     _log.error("%s %s: %s", request.method, request.url.path, error)
-    busy = "the service is busy or its database refuses; try again in a few seconds"
+    busy = "the service is busy, or its database or its blobs are away; try again in a few seconds"
     answer = _answer(status.HTTP_503_SERVICE_UNAVAILABLE, busy)
     answer.headers["Retry-After"] = "5"
     return answer

@@ -1,12 +1,17 @@
-"""Blobs: immutable files by their SHA-256. Bundles are uploaded, devices download parameters."""
+"""Blobs: immutable files by their SHA-256. Bundles are uploaded, devices download parameters.
 
+Wherever the blobs are kept, a download comes from a file of this machine, with ranges, unless the
+operator has clients sent to the place itself.
+"""
+
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 
-from aggregator.api.core import CoreOf, authorised
+from aggregator.api.core import Core, CoreOf, authorised
 from aggregator.blobs import BlobError
 
 __all__ = ["router"]
@@ -33,11 +38,21 @@ async def put_blob(core: CoreOf, sha256: str, request: Request) -> dict[str, int
 
 
 @router.head("/{sha256}", include_in_schema=False)
-@router.get("/{sha256}", response_class=FileResponse)
-def get_blob(core: CoreOf, sha256: str, if_none_match: Annotated[str, Header()] = "") -> Response:
+@router.get(
+    "/{sha256}",
+    response_class=FileResponse,
+    responses={307: {"description": "to where the blobs are kept, if the service is told so"}},
+)
+def get_blob(
+    core: CoreOf, sha256: str, request: Request, if_none_match: Annotated[str, Header()] = ""
+) -> Response:
     """The file, or the patch. Ranges are served, so an interrupted download can be resumed."""
     try:
-        path = core.blobs.path(sha256) if core.blobs.has(sha256) else core.patches.path(sha256)
+        # A signed address is good for one method.
+        address = _address(core, sha256) if request.method == "GET" else None
+        if address is not None:
+            return RedirectResponse(address, headers={"Cache-Control": "no-store"})
+        path = _path(core, sha256)
     except KeyError:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
@@ -47,3 +62,20 @@ def get_blob(core: CoreOf, sha256: str, if_none_match: Annotated[str, Header()] 
     if sha256 in if_none_match:
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+
+def _address(core: Core, sha256: str) -> str | None:
+    return None if _is_patch(core, sha256) else core.blobs.address(sha256)
+
+
+def _path(core: Core, sha256: str) -> Path:
+    return core.patches.path(sha256) if _is_patch(core, sha256) else core.blobs.path(sha256)
+
+
+def _is_patch(core: Core, sha256: str) -> bool:
+    # They are on this machine, so they are asked first.
+    try:
+        core.patches.path(sha256)
+    except KeyError:
+        return False
+    return True

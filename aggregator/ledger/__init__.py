@@ -1,8 +1,15 @@
 """The durable record: which updates were accepted, and which merge took which."""
 
-from aggregator.ledger.database import LedgerError, LedgerUnavailableError, open_database
+from aggregator.ledger.database import (
+    LedgerError,
+    LedgerUnavailableError,
+    bring_up,
+    connect,
+    open_database,
+)
 from aggregator.ledger.intake import Intake
 from aggregator.ledger.ledger import Ledger
+from aggregator.ledger.lock import FileLock, Lock, Watch, lock_of
 from aggregator.ledger.records import (
     Decision,
     DeviceStatus,
@@ -30,10 +37,12 @@ __all__ = [
     "DeviceReport",
     "DeviceStatus",
     "Event",
+    "FileLock",
     "Intake",
     "Ledger",
     "LedgerError",
     "LedgerUnavailableError",
+    "Lock",
     "NewUpdate",
     "PublicationRecord",
     "Rejection",
@@ -45,5 +54,9 @@ __all__ = [
     "UpdateReport",
     "VersionRecord",
     "VersionReport",
+    "Watch",
+    "bring_up",
+    "connect",
+    "lock_of",
     "open_database",
 ]

@@ -1,25 +1,49 @@
-"""Opening the database: SQLite in WAL mode, or what another SQLAlchemy URL names."""
+"""Opening the database: SQLite in WAL mode, or PostgreSQL where the URL says so."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from aggregator.ledger import schema
+from aggregator.ledger.doubt import UnknownOutcomeError, committing
+from aggregator.ledger.migrations import MigrationError, upgrade
 
 __all__ = [
     "LedgerError",
     "LedgerUnavailableError",
+    "bring_up",
+    "cause",
+    "connect",
     "open_database",
+    "reading",
     "transaction",
     "upsert",
 ]
 
 BUSY_TIMEOUT_MS = 10_000
-READERS = 48
+SQLITE_READERS = 48
+POSTGRESQL_CONNECTIONS = 20
+# Of libpq: a server that is gone without a word is noticed after some 15 seconds.
+POSTGRESQL_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,
+}
+READ_ONLY = "25006"
+"""SQLSTATE of a PostgreSQL that is a standby for now."""
 
 
 class LedgerError(Exception):
@@ -31,39 +55,100 @@ class LedgerUnavailableError(LedgerError):
 
 
 def open_database(url: str) -> Engine:
-    """Open a database, and make its tables where they are missing.
+    """Open a database and bring its tables to the form that this software knows.
 
-    On SQLite every commit is on the disk before it returns (``synchronous=FULL``).
+    Args:
+        url: ``sqlite:///FILE``, or ``postgresql://USER@HOST/NAME`` with anything that libpq takes
+            as a query. What the URL leaves out, PostgreSQL's own variables (``PGPASSWORD``,
+            ``PGPASSFILE``, ``PGSSLMODE`` and so on) say.
 
     Raises:
         LedgerError: the URL is not one, the database cannot be opened, or newer software wrote it.
     """
+    engine = connect(url)
     try:
-        engine = create_engine(url, **_pool(url))
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _prepare_sqlite)
-        with engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            _check_version(connection)
-    except (ArgumentError, ImportError) as error:
-        raise LedgerError(f"database URL {url!r} is not usable: {error}") from None
-    except SQLAlchemyError as error:
-        raise LedgerError(f"cannot open the database: {_cause(error)}") from None
+        bring_up(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
+
+
+def connect(url: str) -> Engine:
+    """Prepare to use a database, without asking or changing it yet; see ``open_database``.
+
+    Raises:
+        LedgerError: the URL is not one, or a package is missing for it.
+    """
+    parsed = _parse(url)
+    try:
+        engine = create_engine(parsed, **_options(parsed))
+    except NoSuchModuleError:
+        raise LedgerError(
+            f"database URL {_shown(parsed)} names no database that is known here; "
+            "expected sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise LedgerError(
+            f"PostgreSQL needs the package {error.name}; install rivulet[postgres]"
+        ) from None
+    except (ArgumentError, ImportError, TypeError) as error:
+        raise LedgerError(f"database URL {_shown(parsed)} is not usable: {error}") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def bring_up(engine: Engine) -> None:
+    """Make the tables, or change those of an older version; nothing when they are right.
+
+    Raises:
+        LedgerError: the database cannot be reached, or newer software wrote it.
+    """
+    try:
+        upgrade(engine)
+    except MigrationError as error:
+        raise LedgerError(str(error)) from None
+    except SQLAlchemyError as error:
+        raise LedgerError(f"cannot open the database: {cause(error)}") from None
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction; all or nothing.
 
+    On SQLite every commit is on the disk before it returns (``synchronous=FULL``).
+
     Raises:
         LedgerUnavailableError: the database refused, and nothing was written.
+        LedgerError: the connection broke while it committed, and the database did not come back to
+            say whether it had. Only a new start from the ledger is safe.
     """
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection, committing(connection):
             yield connection
-    except OperationalError as error:
-        raise LedgerUnavailableError(f"the database refuses: {_cause(error)}") from error
+    except UnknownOutcomeError as error:
+        raise LedgerError(str(error)) from error
+    except (DBAPIError, NoConnectionError) as error:
+        if not _passes(error):
+            raise
+        raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Like ``transaction``, for what changes nothing.
+
+    Raises:
+        LedgerUnavailableError: the database refused.
+    """
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except (DBAPIError, NoConnectionError) as error:
+        if not _passes(error):
+            raise
+        raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
 
 
 def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
@@ -75,9 +160,34 @@ def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
     )
 
 
-def _pool(url: str) -> dict[str, Any]:
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # It is not shown: what is wrong with it may be a password.
+        raise LedgerError(
+            "the database's URL is not one; expected sqlite:///FILE or postgresql://USER@HOST/NAME "
+            "(a password's special characters are written as %40 for @ and so on)"
+        ) from None
+    if parsed.drivername in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "postgresql":
+        patience = {k: v for k, v in POSTGRESQL_PATIENCE.items() if k not in url.query}
+        return {
+            "connect_args": {"application_name": "rivulet-aggregator", **patience},
+            "pool_size": 5,
+            "max_overflow": POSTGRESQL_CONNECTIONS - 5,
+            "pool_timeout": 10,
+            # A server that was restarted meanwhile is noticed before a transaction begins.
+            "pool_pre_ping": True,
+        }
     # The API reads from a pool of threads; one that waits for a connection would look like a hang.
-    return {} if ":memory:" in url else {"pool_size": 8, "max_overflow": READERS - 8}
+    in_memory = url.database in (None, "", ":memory:")
+    return {} if in_memory else {"pool_size": 8, "max_overflow": SQLITE_READERS - 8}
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -89,16 +199,18 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _check_version(connection: Connection) -> None:
-    found = connection.scalar(select(schema.schema_version.c.version))
-    if found is None:
-        connection.execute(insert(schema.schema_version), {"version": schema.SCHEMA_VERSION})
-    elif found != schema.SCHEMA_VERSION:
-        raise LedgerError(
-            f"the database has schema {found} and this software knows {schema.SCHEMA_VERSION}; "
-            "use the version of rivulet that wrote it, or a newer one"
-        )
+def _passes(error: DBAPIError | NoConnectionError) -> bool:
+    if isinstance(error, OperationalError | InterfaceError | NoConnectionError):
+        return True
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
 
 
-def _cause(error: SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error)
+def cause(error: SQLAlchemyError) -> str:
+    """What the database said, in one line."""
+    # PostgreSQL's client spreads what it tried over several lines.
+    return "; ".join(str(getattr(error, "orig", None) or error).split("\n"))
+
+
+def _shown(url: URL) -> str:
+    secrets = {key: "***" for key in url.query if "password" in key}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)

@@ -28,6 +28,7 @@ from aggregator.ledger.records import (
     VersionRecord,
 )
 from aggregator.ledger.schema import (
+    commits,
     devices,
     events,
     participants,
@@ -221,6 +222,7 @@ class Ledger:
             connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
             old = tallies.c.key < int(now) - KEPT_SECONDS
             connection.execute(delete(tallies).where(tallies.c.kind == "second", old))
+            connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
 
     def tasks(self) -> list[TaskRecord]:
         """Every task, oldest first."""
@@ -413,7 +415,14 @@ def _on_conflict(new: Any, key: tuple[str, ...], changes: Mapping[str, Any]) -> 
 def _add_events(connection: Connection, added: Sequence[Event]) -> None:
     if added:
         rows = [
-            {"at": e.at, "kind": e.kind, "task": e.task, "device": e.device, "detail": e.detail}
+            {
+                "at": e.at,
+                "kind": e.kind,
+                "task": e.task,
+                "device": e.device,
+                # PostgreSQL's text cannot hold it, and an error may quote what a device sent.
+                "detail": e.detail.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            }
             for e in added
         ]
         connection.execute(insert(events), rows)

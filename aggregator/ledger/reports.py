@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, Select, and_, case, func, literal, not_, select
+from sqlalchemy import Engine, Select, and_, case, cast, func, literal, not_, select
 
-from aggregator.ledger.database import transaction
+from aggregator.ledger.database import reading
 from aggregator.ledger.records import Event, PublicationRecord, TaskRecord, VersionRecord
 from aggregator.ledger.schema import (
     devices,
@@ -225,7 +225,10 @@ class Reports:
         at = quality.c.version // width
         of = {metric: quality.c.metric == metric for metric in METRICS}
         sums = [
-            func.sum(case((of[metric], quality.c[name]), else_=0)).label(f"{metric}_{name}")
+            # PostgreSQL's sum of whole numbers is a decimal.
+            cast(
+                func.sum(case((of[metric], quality.c[name]), else_=0)), quality.c[name].type
+            ).label(f"{metric}_{name}")
             for metric in METRICS
             for name in ("reports", "total")
         ]
@@ -234,7 +237,7 @@ class Reports:
         return self._rows(query.group_by(at).order_by(at))
 
     def _rows(self, query: Select[Any]) -> list[dict[str, Any]]:
-        with transaction(self._database) as connection:
+        with reading(self._database) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 

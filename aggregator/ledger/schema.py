@@ -1,4 +1,4 @@
-"""The ledger's tables, in portable SQL.
+"""The ledger's tables, in portable SQL, as they shall be; ``migrations`` says how to change them.
 
 ``tasks``, ``updates`` and ``versions`` are the record that the model is folded from. The other
 tables are running totals of it, written in the same transactions, so that a page which shows them
@@ -20,10 +20,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
-    "SCHEMA_VERSION",
+    "commits",
     "devices",
     "events",
     "metadata",
@@ -38,14 +39,17 @@ __all__ = [
     "versions",
 ]
 
-SCHEMA_VERSION = 1
-
 # SQLite numbers rows by itself only for a column declared INTEGER.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
 
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+schema_version = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("software", String(64), nullable=False, server_default="unknown"),
+)
 
 tasks = Table(
     "tasks",
@@ -94,7 +98,7 @@ versions = Table(
     metadata,
     Column("task", ForeignKey("tasks.task"), primary_key=True),
     Column("version", BigInteger, primary_key=True),
-    Column("digest", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, server_default=text("''")),
     Column("sha256", String(64)),
     Column("size_bytes", BigInteger),
     Column("rule", JSON, nullable=False),
@@ -168,4 +172,12 @@ events = Table(
     Column("task", String(32)),
     Column("device", String(64)),
     Column("detail", Text, nullable=False),
+)
+
+commits = Table(
+    "commits",
+    metadata,
+    Column("connection", String(16), primary_key=True),
+    Column("mark", String(16), nullable=False),
+    Column("at", Double, nullable=False),
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator.blobs import Blobs
+from aggregator.blobs import FolderBlobs
 from aggregator.fold import Fold
 from aggregator.ledger import Ledger, open_database
 from device_sims.bench.figures import Figure, publish
@@ -216,7 +216,7 @@ def _is_fold(site: _Site, *, last: int) -> bool:
     specs, task = site.bundle.manifest.federated, site.bundle.task
     folder = site.root / "aggregator"
     database = open_database(f"sqlite:///{folder / 'ledger.db'}")
-    ledger, blobs = Ledger(database), Blobs(folder / "blobs")
+    ledger, blobs = Ledger(database), FolderBlobs(folder / "blobs")
     fold = Fold(ledger, task, specs)
     newest = fold.rebuild(blobs, last)
     for version, sha256 in ledger.snapshots(task):

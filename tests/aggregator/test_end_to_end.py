@@ -12,7 +12,7 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 from safetensors.numpy import load
 
-from aggregator.blobs import Blobs
+from aggregator.blobs import FolderBlobs
 from aggregator.fold import Fold
 from aggregator.ledger import Ledger, Reports, open_database
 from tests.aggregator.device import Device, eventually
@@ -228,7 +228,7 @@ def audit(data: Path, bundle: Bundle, expected: set[int]) -> None:
     versions = list(ledger.history(bundle.task, last=newest.version))
     assert sum(version.updates for version in versions) == len(merged)
     assert len(expected) - len(merged) < BUFFER
-    blobs, specs = Blobs(data / "blobs"), bundle.manifest.federated
+    blobs, specs = FolderBlobs(data / "blobs"), bundle.manifest.federated
     for version, sha256 in ledger.snapshots(bundle.task):
         if version:
             blobs.delete(sha256)

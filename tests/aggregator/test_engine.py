@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from aggregator.admission import AdmissionPolicy
+from aggregator.blobs import open_blobs
 from aggregator.engine import TaskError
 from aggregator.ledger import LedgerUnavailableError
 from aggregator.merging import Contribution, Rule, RuleError, merge
 from aggregator.orders import Steering
 from aggregator.retention import Retention
+from tests.aggregator.bucket import BucketServer
 from tests.aggregator.workshop import ManualClock, Workshop, make_bundle, make_update, open_workshop
 from wire import topics
 from wire.bundle import Bundle
@@ -328,7 +330,7 @@ OTHERS = ("the update program", "the scorer", "the private parameters", "the pub
 
 
 def files(workshop: Workshop) -> int:
-    return sum(path.is_file() for path in workshop.blobs._root.rglob("*"))
+    return len(list(workshop.blobs.names()))
 
 
 def test_old_snapshots_go_and_the_bundle_stays(tmp_path: Path, bundle: Bundle) -> None:
@@ -391,6 +393,33 @@ def test_a_full_disk_delays_the_announcement_and_nothing_else(
         assert workshop.outbox.announcements(bundle.task)[-1].version == 1
         workshop.send("a", *(make_update(bundle, n) for n in (4, 5, 6)))
         assert [v for v, _ in workshop.ledger.snapshots(bundle.task)] == [0, 2]
+
+
+def test_a_bucket_that_is_away_delays_the_announcement_and_loses_nothing(
+    tmp_path: Path, bundle: Bundle, bucket_url: str, bucket_server: BucketServer
+) -> None:
+    blobs = open_blobs(bucket_url, cache=tmp_path / "cache", cache_bytes=0)
+    with open_workshop(tmp_path / "data", blobs=blobs) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        task = workshop.engine.tasks[bundle.task]
+        bucket_server.stop()
+        try:
+            workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
+        finally:
+            bucket_server.start()
+        assert (task.version, task.pending) == (1, 0)
+        assert workshop.outbox.announcements(bundle.task)[-1].version == 0
+        assert len(outcomes(workshop, "a")) == 3
+        workshop.clock.now += 1.0
+        workshop.engine.tick()
+        assert workshop.outbox.announcements(bundle.task)[-1].version == 1
+        workshop.engine.save_all()
+    fresh = open_blobs(bucket_url, cache=tmp_path / "fresh", cache_bytes=0)
+    with open_workshop(tmp_path / "data", blobs=fresh) as workshop:
+        workshop.engine.start()
+        again = workshop.engine.tasks[bundle.task]
+        assert np.array_equal(again.state.parameters["item"], task.state.parameters["item"])
 
 
 def test_reported_metrics_are_kept_by_base_version(workshop: Workshop, bundle: Bundle) -> None:

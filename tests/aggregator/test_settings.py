@@ -144,3 +144,18 @@ def test_an_unknown_variable_is_refused() -> None:
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(SettingsError, match=r"cannot read nowhere\.toml"):
         load_settings(Path("nowhere.toml"), {}, {})
+
+
+def test_other_places_for_ledger_and_blobs(tmp_path: Path) -> None:
+    file = write(tmp_path, 'blobs = "s3://bucket/prefix"\nblobs_redirect = true\n')
+    environment = {
+        PREFIX + "DATABASE": "postgresql://rivulet:sesame@db/rivulet",
+        PREFIX + "BLOBS_CACHE_BYTES": "1000",
+    }
+    settings = load_settings(file, environment, BASE)
+    assert (settings.blobs, settings.blobs_redirect) == ("s3://bucket/prefix", True)
+    assert settings.blobs_cache_bytes == 1000
+    assert settings.database == "postgresql://rivulet:sesame@db/rivulet"
+    assert "sesame" not in repr(settings)
+    with pytest.raises(SettingsError, match="blobs_cache_bytes is '-1'; expected a whole number"):
+        load_settings(file, {PREFIX + "BLOBS_CACHE_BYTES": "-1"}, BASE)

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from aggregator.admission import AdmissionPolicy
-from aggregator.blobs import Blobs
+from aggregator.blobs import Blobs, FolderBlobs
 from aggregator.engine import Engine
 from aggregator.ledger import Ledger, Reports, open_database
 from aggregator.merging import Rule
@@ -199,12 +199,13 @@ def open_workshop(
     retention: Retention | None = None,
     clock: ManualClock | None = None,
     announce_interval_s: float = 0.0,
+    blobs: Blobs | None = None,
 ) -> Iterator[Workshop]:
     """An engine that is not started yet; leaving the block closes its database."""
     data.mkdir(exist_ok=True)
     database = open_database(f"sqlite:///{data / 'ledger.db'}")
-    ledger, blobs, outbox = Ledger(database), Blobs(data / "blobs"), Outbox()
-    reports = Reports(database)
+    ledger, reports, outbox = Ledger(database), Reports(database), Outbox()
+    blobs = blobs or FolderBlobs(data / "blobs")
     clock = clock or ManualClock()
     engine = Engine(
         ledger=ledger,

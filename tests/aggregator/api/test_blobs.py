@@ -1,10 +1,15 @@
 """Blobs over HTTP: whole, in ranges, and never other than their name says."""
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from aggregator.blobs import open_blobs
+from tests.aggregator.api.conftest import Service
+from tests.aggregator.bucket import BucketServer
 from tests.aggregator.workshop import Workshop
 
 DATA = bytes(range(256)) * 1000
@@ -72,3 +77,43 @@ def test_a_missing_blob_says_what_to_do(client: httpx.Client) -> None:
     missing = client.get(AT)
     assert missing.status_code == 404
     assert "announced" in missing.json()["detail"]
+
+
+@pytest.mark.parametrize("redirect", [False, True])
+def test_a_blob_in_a_bucket_is_served_or_pointed_to(
+    service: Service,
+    bucket_url: str,
+    bucket_server: BucketServer,
+    tmp_path: Path,
+    *,
+    redirect: bool,
+) -> None:
+    def options(name: str) -> dict[str, Any]:
+        return {"cache": tmp_path / name, "cache_bytes": 1 << 20, "redirect": redirect}
+
+    open_blobs(bucket_url, **options("writer")).put(DATA)
+    service.workshop.blobs = open_blobs(bucket_url, **options("reader"))
+    with service.client() as client:
+        head = client.head(AT)
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(DATA)))
+        part = client.get(AT, headers={"Range": "bytes=1000-"})
+        assert (part.status_code, part.content) == (206, DATA[1000:])
+        assert part.headers["content-range"] == f"bytes 1000-{len(DATA) - 1}/{len(DATA)}"
+        assert str(part.url).startswith(bucket_server.endpoint) == redirect
+        assert client.get(f"/v1/blobs/{'0' * 64}").status_code == 404
+
+
+def test_a_bucket_that_is_away_is_tried_again_later(
+    service: Service, bucket_url: str, bucket_server: BucketServer, tmp_path: Path
+) -> None:
+    service.workshop.blobs = open_blobs(bucket_url, cache=tmp_path / "cache", cache_bytes=0)
+    bucket_server.stop()
+    try:
+        with service.client() as client:
+            client.timeout = httpx.Timeout(30.0)
+            answers = [client.get(AT), client.put(AT, content=DATA)]
+    finally:
+        bucket_server.start()
+    for answer in answers:
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers

@@ -15,7 +15,6 @@ from aggregator.ledger import (
     Event,
     Intake,
     Ledger,
-    LedgerError,
     LedgerUnavailableError,
     NewUpdate,
     Rejection,
@@ -433,19 +432,6 @@ def test_everything_survives_reopening(ledger: Ledger, database: Engine, databas
     assert Ledger(again).newest_version(TASK) == version(1, updates=1)
     assert [update.id for update in Ledger(again).members(TASK, None)] == ids[1:]
     again.dispose()
-
-
-def test_a_database_of_newer_software_is_refused(database: Engine, database_url: str) -> None:
-    with database.begin() as connection:
-        connection.execute(text("UPDATE schema_version SET version = 99"))
-    with pytest.raises(LedgerError, match="schema 99"):
-        open_database(database_url)
-
-
-@pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all.db", "unknown://x"])
-def test_an_unusable_url_is_refused(url: str) -> None:
-    with pytest.raises(LedgerError):
-        open_database(url)
 
 
 def test_sqlite_commits_are_on_the_disk_and_a_lock_is_a_passing_refusal(

@@ -2,78 +2,69 @@
 
 import hashlib
 import os
-import re
-import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-__all__ = ["BlobError", "Blobs", "Upload"]
+from aggregator.blobs.names import checked, is_name
+from aggregator.blobs.protocol import BlobError, Upload
+
+__all__ = ["FolderBlobs"]
 
 COPY_BYTES = 1 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+FORGOTTEN_S = 3600.0
 
 
-class BlobError(Exception):
-    """A blob is refused: its name is not a SHA-256, or its content is not what the name says."""
+class FolderBlobs:
+    """Blobs in a folder, each a file; see ``Blobs``.
 
-
-class Upload:
-    """A blob on its way in; see ``Blobs.upload``."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self.size_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        """Append a portion."""
-        self._file.write(data)
-        self._digest.update(data)
-        self.size_bytes += len(data)
-
-    def sha256(self) -> str:
-        """Digest of what was written so far, in hex."""
-        return self._digest.hexdigest()
-
-
-class Blobs:
-    """Content-addressed storage in a folder.
-
-    A blob is on the disk, whole and under its name, before ``put`` or ``upload`` return; after a
-    crash there are whole blobs and forgotten temporary files, never parts. Safe to use from many
-    threads.
+    A crash may leave temporary files behind. Several processes may share a folder.
 
     Args:
-        root: the folder; made if it is missing. Temporary files of a former life are removed.
+        root: the folder; made if it is missing. Temporary files that nobody has written to for an
+            hour are removed.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
-        shutil.rmtree(self._incoming, ignore_errors=True)
-        self._incoming.mkdir(parents=True)
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - FORGOTTEN_S:
+                    path.unlink()
 
     def path(self, sha256: str) -> Path:
-        """Where a blob lies.
-
-        Raises:
-            KeyError: there is no such blob.
-        """
+        """See ``Blobs``; it is the blob itself."""
         path = self._path(sha256)
         if path is None or not path.is_file():
             raise KeyError(sha256)
         return path
 
     def has(self, sha256: str) -> bool:
-        """Whether the blob is here."""
+        """See ``Blobs``."""
         path = self._path(sha256)
         return path is not None and path.is_file()
 
+    def names(self) -> Iterator[str]:
+        """See ``Blobs``."""
+        for path in self._root.glob("??/*"):
+            if is_name(path.name):
+                yield path.name
+
+    def size_bytes(self, sha256: str) -> int:
+        """See ``Blobs``."""
+        return self.path(sha256).stat().st_size
+
+    def address(self, sha256: str) -> str | None:
+        """See ``Blobs``; there is none."""
+        self.path(sha256)
+        return None
+
     def intact(self, sha256: str) -> bool:
-        """Whether the blob is here and its content, which is read for it, is what its name says."""
+        """See ``Blobs``; a file that cannot be read is not intact."""
         try:
             with self.path(sha256).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == sha256
@@ -81,7 +72,7 @@ class Blobs:
             return False
 
     def put(self, data: bytes) -> str:
-        """Store bytes, also in place of a damaged blob; returns their SHA-256 in hex."""
+        """See ``Blobs``."""
         sha256 = hashlib.sha256(data).hexdigest()
         if not self.intact(sha256):
             with self.upload(sha256) as upload:
@@ -89,11 +80,7 @@ class Blobs:
         return sha256
 
     def put_file(self, source: Path, sha256: str) -> None:
-        """Copy a file in, unless it is here and intact.
-
-        Raises:
-            BlobError: its digest is another.
-        """
+        """See ``Blobs``."""
         if self.intact(sha256):
             return
         with source.open("rb") as file, self.upload(sha256) as upload:
@@ -102,16 +89,8 @@ class Blobs:
 
     @contextmanager
     def upload(self, sha256: str) -> Iterator[Upload]:
-        """Store a blob in portions; it appears when the block ends without an error.
-
-        Raises:
-            BlobError: ``sha256`` is not a SHA-256 in hex, or not that of what was written.
-        """
-        target = self._path(sha256)
-        if target is None:
-            raise BlobError(
-                f"{sha256!r:.80} is not a SHA-256; expected 64 lower-case hex characters"
-            )
+        """See ``Blobs``."""
+        target = self._root / checked(sha256)[:2] / sha256
         handle, name = tempfile.mkstemp(dir=self._incoming)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -126,15 +105,13 @@ class Blobs:
             Path(name).unlink(missing_ok=True)
 
     def delete(self, sha256: str) -> None:
-        """Remove a blob; one that is not here is no error."""
+        """See ``Blobs``."""
         path = self._path(sha256)
         if path is not None:
             path.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path | None:
-        # The name comes from a URL: only a digest may become a path.
-        valid = _SHA256.fullmatch(sha256)
-        return self._root / sha256[:2] / sha256 if valid else None
+        return self._root / sha256[:2] / sha256 if is_name(sha256) else None
 
 
 def _move(source: Path, target: Path) -> None:
