@@ -17,7 +17,7 @@ from aggregator.ledger import (
     lock_of,
 )
 from tests.aggregator.device import eventually
-from tests.aggregator.postgresql import PostgreSQL
+from device_sims.postgresql import PostgreSQL
 
 
 @pytest.fixture
