@@ -16,7 +16,7 @@ from aggregator.reception import Inbound
 __all__ = ["Runner"]
 
 MAILBOX_MESSAGES = 2_000
-BATCH_MESSAGES = 256
+BATCH_MESSAGES = 500
 RETRY_AFTER_S = 1.0
 CALL_TIMEOUT_S = 30.0
 T = TypeVar("T")

@@ -96,6 +96,8 @@ def connect(url: str) -> Engine:
         raise LedgerError(f"database URL {_shown(parsed)} is not usable: {error}") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
+        # Many rows in one statement: between two of them another thread may take the interpreter.
+        engine.dialect.use_insertmanyvalues_wo_returning = True
     return engine
 
 
@@ -114,19 +116,32 @@ def bring_up(engine: Engine) -> None:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
+def transaction(engine: Engine, *, lasting: bool = True) -> Iterator[Connection]:
     """One transaction; all or nothing.
 
-    On SQLite every commit is on the disk before it returns (``synchronous=FULL``).
+    Args:
+        engine: the database.
+        lasting: have it on the disk before this returns. Otherwise SQLite leaves that to the next
+            one that lasts, which takes it along: a machine that loses power before may forget it,
+            a process that dies does not. PostgreSQL may go without this process, so there every
+            transaction lasts.
 
     Raises:
         LedgerUnavailableError: the database refused, and nothing was written.
         LedgerError: the connection broke while it committed, and the database did not come back to
             say whether it had. Only a new start from the ledger is safe.
     """
+    relaxed = not lasting and engine.dialect.name == "sqlite"
     try:
-        with engine.connect() as connection, committing(connection):
-            yield connection
+        with engine.connect() as connection:
+            if relaxed:
+                _synchronise(connection, "NORMAL")
+            try:
+                with committing(connection):
+                    yield connection
+            finally:
+                if relaxed:
+                    _synchronise(connection, "FULL")
     except UnknownOutcomeError as error:
         raise LedgerError(str(error)) from error
     except (DBAPIError, NoConnectionError) as error:
@@ -197,6 +212,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     cursor.close()
+
+
+def _synchronise(connection: Connection, how: str) -> None:
+    # Past SQLAlchemy, which would begin a transaction: within one it has no effect.
+    connection.connection.cursor().execute(f"PRAGMA synchronous={how}").close()
 
 
 def _passes(error: DBAPIError | NoConnectionError) -> bool:

@@ -142,12 +142,16 @@ class Ledger:
     ) -> None:
         """Record a version and which updates its merge took; their order is that of their ids.
 
+        On SQLite it need not be on the disk yet: all that leaves the machine after a merge, a
+        publication or a receipt, is committed after it. If it is forgotten with the machine's
+        power, its updates wait again and are merged anew.
+
         Args:
             version: the new version.
             members: ids of the merged updates.
             staleness: how many of them had which staleness.
         """
-        with transaction(self._database) as connection:
+        with transaction(self._database, lasting=False) as connection:
             connection.execute(insert(versions), _row(version))
             if _mark_merged(connection, members, version.version) != len(members):
                 raise RuntimeError(f"version {version.version} would take an update twice")
