@@ -166,13 +166,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
         raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
 
 
-def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An insert that can say what to do on a conflict, for the connection's database."""
-    return (
-        postgresql.insert(table)
-        if connection.dialect.name == "postgresql"
-        else sqlite.insert(table)
-    )
+def upsert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert that can say what to do on a conflict, for a kind of database."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def _parse(url: str) -> URL:

@@ -1,11 +1,13 @@
 """The ledger: what the single writer writes, and what the fold reads back."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Engine,
+    Insert,
     Table,
     bindparam,
     case,
@@ -60,6 +62,13 @@ _FIND_REJECTION = select(rejections.c.reason).where(
     rejections.c.task == bindparam("task"),
     rejections.c.device == bindparam("device"),
     rejections.c.sequence == bindparam("sequence"),
+)
+_NEW_UPDATES = insert(updates).returning(updates.c.id, sort_by_parameter_order=True)
+_NEW_VERSION = insert(versions)
+_MARK_MERGED = (
+    update(updates)
+    .where(updates.c.id.in_(bindparam("ids", expanding=True)), updates.c.merged_in.is_(None))
+    .values(merged_in=bindparam("version"))
 )
 _STORED = (
     updates.c.id,
@@ -152,7 +161,7 @@ class Ledger:
             staleness: how many of them had which staleness.
         """
         with transaction(self._database, lasting=False) as connection:
-            connection.execute(insert(versions), _row(version))
+            connection.execute(_NEW_VERSION, _row(version))
             if _mark_merged(connection, members, version.version) != len(members):
                 raise RuntimeError(f"version {version.version} would take an update twice")
             _add_tallies(
@@ -347,8 +356,7 @@ def _insert_updates(connection: Connection, intake: Intake) -> list[int]:
         }
         for new in intake.updates
     ]
-    statement = insert(updates).returning(updates.c.id, sort_by_parameter_order=True)
-    return [row.id for row in connection.execute(statement, rows)]
+    return list(connection.scalars(_NEW_UPDATES, rows))
 
 
 def _insert_rejections(connection: Connection, intake: Intake) -> None:
@@ -363,42 +371,28 @@ def _mark_merged(connection: Connection, members: Sequence[int], version: int) -
     marked = 0
     for start in range(0, len(members), IDS_AT_ONCE):
         ids = members[start : start + IDS_AT_ONCE]
-        unmerged = updates.c.id.in_(ids) & updates.c.merged_in.is_(None)
-        marked += connection.execute(
-            update(updates).where(unmerged).values(merged_in=version)
-        ).rowcount
+        marked += connection.execute(_MARK_MERGED, {"ids": ids, "version": version}).rowcount
     return marked
 
 
 def _add_to_totals(connection: Connection, intake: Intake) -> None:
+    dialect = connection.dialect.name
     _add_tallies(connection, tally_rows(intake))
     if rows := participant_rows(intake):
-        new = upsert(connection, participants)
-        sums = ("accepted", "rejected", "duplicate", "bytes")
-        changes = {name: participants.c[name] + new.excluded[name] for name in sums}
-        for name in ("last_sequence", "last_version", "last_seen"):
-            old, later = participants.c[name], new.excluded[name]
-            changes[name] = case((later > old, later), else_=old)
-        connection.execute(_on_conflict(new, ("task", "device"), changes), rows)
+        connection.execute(_adding_participants(dialect), rows)
     if rows := quality_rows(intake):
-        new = upsert(connection, quality)
-        changes = {name: quality.c[name] + new.excluded[name] for name in ("reports", "total")}
-        connection.execute(_on_conflict(new, ("task", "version", "metric"), changes), rows)
+        connection.execute(_adding_quality(dialect), rows)
 
 
 def _add_tallies(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        new = upsert(connection, tallies)
-        changes = {"value": tallies.c.value + new.excluded.value}
-        connection.execute(_on_conflict(new, ("task", "kind", "key"), changes), rows)
+        connection.execute(_adding_tallies(connection.dialect.name), rows)
 
 
 def _set_statuses(connection: Connection, intake: Intake) -> None:
     # The last word of a device in the batch counts: a row may be written only once by a statement.
     latest = {status.device: status for status in intake.statuses}
     if latest:
-        new = upsert(connection, devices)
-        changes = {name: new.excluded[name] for name in ("state", "agent", "runtime", "at")}
         rows = [
             {
                 "device": s.device,
@@ -409,11 +403,47 @@ def _set_statuses(connection: Connection, intake: Intake) -> None:
             }
             for s in latest.values()
         ]
-        connection.execute(_on_conflict(new, ("device",), changes), rows)
+        connection.execute(_setting_statuses(connection.dialect.name), rows)
 
 
-def _on_conflict(new: Any, key: tuple[str, ...], changes: Mapping[str, Any]) -> Any:
-    return new.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
+# Each statement is made once: SQLAlchemy takes longer to make one than SQLite to carry it out.
+
+
+@cache
+def _adding_participants(dialect: str) -> Insert:
+    new = upsert(dialect, participants)
+    sums = ("accepted", "rejected", "duplicate", "bytes")
+    changes = {name: participants.c[name] + new.excluded[name] for name in sums}
+    for name in ("last_sequence", "last_version", "last_seen"):
+        old, later = participants.c[name], new.excluded[name]
+        changes[name] = case((later > old, later), else_=old)
+    return _on_conflict(new, ("task", "device"), changes)
+
+
+@cache
+def _adding_quality(dialect: str) -> Insert:
+    new = upsert(dialect, quality)
+    changes = {name: quality.c[name] + new.excluded[name] for name in ("reports", "total")}
+    return _on_conflict(new, ("task", "version", "metric"), changes)
+
+
+@cache
+def _adding_tallies(dialect: str) -> Insert:
+    new = upsert(dialect, tallies)
+    changes = {"value": tallies.c.value + new.excluded.value}
+    return _on_conflict(new, ("task", "kind", "key"), changes)
+
+
+@cache
+def _setting_statuses(dialect: str) -> Insert:
+    new = upsert(dialect, devices)
+    changes = {name: new.excluded[name] for name in ("state", "agent", "runtime", "at")}
+    return _on_conflict(new, ("device",), changes)
+
+
+def _on_conflict(new: Any, key: tuple[str, ...], changes: Mapping[str, Any]) -> Insert:
+    statement: Insert = new.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
+    return statement
 
 
 def _add_events(connection: Connection, added: Sequence[Event]) -> None:

@@ -84,9 +84,11 @@ def _average_rows(
     values = np.zeros((len(rows), blocks[0][0].values.shape[1]), np.float64)
     touched = np.zeros((len(rows), 1), np.float64)
     for block, part in blocks:
-        at = np.searchsorted(rows, block.rows)
+        at = rows.searchsorted(block.rows)
         own = part.row_weights.get(name)
         weight = part.weight if own is None else own[:, None]
         values[at] += np.multiply(block.values, weight, dtype=np.float64)
-        touched[at] += part.fresh
-    return Average(rows, values / (touched if total is None else total))
+        if total is None:
+            touched[at] += part.fresh
+    values /= touched if total is None else total
+    return Average(rows, values)
