@@ -33,6 +33,10 @@ __all__ = ["Engine", "Publish", "TaskError"]
 
 TIDY_EVERY_S = 60.0
 RETRY_AFTER_S = 1.0
+LARGEST_SHARE = 0.1
+"""Of the engine's time that goes into publications of a task, and into its snapshots."""
+LATEST_SNAPSHOT = 4
+"""Times ``snapshot_every``: then there is one whatever it costs, or a start would take long."""
 
 _log = logging.getLogger(__name__)
 
@@ -273,13 +277,19 @@ class Engine:
             task.retry_at = now + RETRY_AFTER_S
             return False
         self._show(task)
-        if task.unsaved >= self._retention.snapshot_every:
+        if self._snapshot_due(task):
             self._save(task)
         return True
 
+    def _snapshot_due(self, task: Task) -> bool:
+        every, rested_at = self._retention.snapshot_every, task.saving.rested_at(LARGEST_SHARE)
+        rested = rested_at <= self._clock.monotonic()
+        return task.unsaved >= (every if rested else every * LATEST_SNAPSHOT)
+
     def _save(self, task: Task) -> None:
         try:
-            task.save(self._ledger, self._blobs)
+            with task.saving.timed(self._clock):
+                task.save(self._ledger, self._blobs)
         except (LedgerUnavailableError, OSError) as error:
             # The ledger has everything; it only takes longer to start from it.
             _log.error("a snapshot of task %s will be tried again: %s", task.name, error)
@@ -297,13 +307,15 @@ class Engine:
     def _announcement_due(self, task: Task) -> float:
         if task.is_announced:
             return float("inf")
-        return task.announced_at + self._announce_interval_s
+        rested_at = task.publishing.rested_at(LARGEST_SHARE)
+        return max(task.announced_at + self._announce_interval_s, rested_at)
 
     def _announce(self, task: Task) -> None:
         """Publish the current version and tell the devices, of the one before if that fails."""
         task.announced_at = now = self._clock.monotonic()
         try:
-            task.publish(self._ledger, self._blobs, at=self._clock.time())
+            with task.publishing.timed(self._clock):
+                task.publish(self._ledger, self._blobs, at=self._clock.time())
             forget_publications(self._ledger, self._blobs, self._retention, task=task.name)
         except (LedgerUnavailableError, OSError) as error:
             _log.error("publishing task %s will be tried again: %s", task.name, error)

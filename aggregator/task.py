@@ -6,6 +6,7 @@ from typing import Self
 
 from aggregator.blobs import Blobs
 from aggregator.digest import next_digest
+from aggregator.effort import Effort
 from aggregator.fold import Fold, contribution
 from aggregator.ledger import Ledger, PublicationRecord, TaskRecord, VersionRecord
 from aggregator.merging import Contribution, ServerState, advance
@@ -51,6 +52,7 @@ class Task:
         self.retry_at: float | None = None
         self.announced_at = float("-inf")
         self.announced: Announcement | None = None
+        self.saving, self.publishing = Effort(), Effort()
 
     @classmethod
     def restore(cls, record: TaskRecord, *, ledger: Ledger, blobs: Blobs, now: float) -> Self:
