@@ -50,6 +50,7 @@ class Load:
         broker: its URL.
         password: of each of ``USERS``.
         bundle: folder of the task's bundle.
+        fleet: begins the names of the devices.
         updates: how many, unless it is stopped before.
         devices: how many devices they come from, in turn.
         window: most that may be without a receipt; 0 sends without looking at receipts.
@@ -59,6 +60,7 @@ class Load:
     broker: str
     password: str
     bundle: Path
+    fleet: str
     updates: int
     devices: int = 2_000
     window: int = 2_000
@@ -211,7 +213,7 @@ class _Sender:
             self._publish_new(due_at)
 
     def _publish_new(self, due_at: float) -> None:
-        device = f"load-{self._made % self._load.devices}"
+        device = f"{self._load.fleet}-{self._made % self._load.devices}"
         self._sequences[device] += 1
         update = Update(
             task=self._bundle.task,
