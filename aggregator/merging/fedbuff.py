@@ -12,7 +12,8 @@ step; dividing by the staleness weights themselves would cancel them there. With
 
 Sums are kept in float64 and taken in the order of the ledger ids, so a merge gives the same bits
 wherever and in whatever order it is run. Time and memory go with the rows that the buffer touches;
-only ``apply`` copies a table, once a merge. ``tests/aggregator/merging`` has the laws and numbers.
+only ``apply`` copies a table, once a merge. What a rule can do against hostile updates is in
+``robust``. ``tests/aggregator/merging`` has the laws and numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.merging.robust import clip_rows, multi_krum, trimmed_dense, trimmed_rows
 from aggregator.merging.rule import RowCorrection, Rule, Weighting
 from aggregator.merging.staleness import polynomial
-from aggregator.merging.state import Contribution, ServerState
-from wire.delta import Delta, FloatArray, RowBlock
+from aggregator.merging.state import Contribution, Part, ServerState
+from wire.delta import FloatArray, RowBlock
 
 __all__ = ["Change", "apply", "combine", "merge"]
 
@@ -64,11 +66,13 @@ def merge(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> Serv
 def combine(version: int, batch: Sequence[Contribution], rule: Rule) -> dict[str, Change]:
     """What the merge of a batch changes, at a cost that depends only on the rows it touches."""
     weigh = polynomial(rule.staleness_exponent)
-    parts = []
+    parts: list[Part] = []
     for contribution in sorted(batch, key=lambda contribution: contribution.id):
         fresh = _fresh_weight(contribution, rule)
         staleness = version - contribution.base_version
-        parts.append(_Part(contribution.delta, fresh, fresh * weigh(staleness)))
+        weight = fresh * weigh(staleness)
+        parts.append(Part(contribution.id, fresh, weight, contribution.delta))
+    parts = _defended(parts, rule)
     total = sum(part.fresh for part in parts)
     names = dict.fromkeys(name for part in parts for name in part.delta)
     return {name: _combine_one(name, parts, total=total, rule=rule) for name in names}
@@ -88,20 +92,20 @@ def apply(state: ServerState, changes: Mapping[str, Change]) -> ServerState:
     return ServerState(state.version + 1, parameters)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    delta: Delta
-    fresh: float
-    weight: float
-
-
 def _fresh_weight(contribution: Contribution, rule: Rule) -> float:
     return float(contribution.examples) if rule.weighting is Weighting.EXAMPLES else 1.0
 
 
-def _combine_one(name: str, parts: Sequence[_Part], *, total: float, rule: Rule) -> Change:
-    blocks: list[tuple[RowBlock, _Part]] = []
-    arrays: list[tuple[FloatArray, _Part]] = []
+def _defended(parts: list[Part], rule: Rule) -> list[Part]:
+    # Clipped first: then no length, only directions, can set a part apart from the others.
+    if rule.row_clip > 0.0:
+        parts = clip_rows(parts, rule.row_clip)
+    return multi_krum(parts, rule.krum_byzantine)
+
+
+def _combine_one(name: str, parts: Sequence[Part], *, total: float, rule: Rule) -> Change:
+    blocks: list[tuple[RowBlock, Part]] = []
+    arrays: list[tuple[FloatArray, Part]] = []
     for part in parts:
         tensor = part.delta.get(name)
         if isinstance(tensor, RowBlock):
@@ -112,17 +116,23 @@ def _combine_one(name: str, parts: Sequence[_Part], *, total: float, rule: Rule)
         raise ValueError(f"{name} has both rows and dense deltas in one batch")
     if blocks:
         return _combine_rows(blocks, total=total, rule=rule)
-    return _combine_dense(arrays, step=_step(rule, total))
+    return _combine_dense(arrays, total=total, rule=rule)
 
 
-def _combine_dense(arrays: Sequence[tuple[FloatArray, _Part]], *, step: float) -> Change:
+def _combine_dense(
+    arrays: Sequence[tuple[FloatArray, Part]], *, total: float, rule: Rule
+) -> Change:
+    step = _step(rule, total)
+    if rule.trim > 0.0:
+        present = sum(part.fresh for _, part in arrays)
+        return Change(None, trimmed_dense(arrays, rule.trim) * (present * step))
     values = np.zeros(arrays[0][0].shape, np.float64)
     for array, part in arrays:
         values += np.multiply(array, part.weight, dtype=np.float64)
     return Change(None, values * step)
 
 
-def _combine_rows(blocks: Sequence[tuple[RowBlock, _Part]], *, total: float, rule: Rule) -> Change:
+def _combine_rows(blocks: Sequence[tuple[RowBlock, Part]], *, total: float, rule: Rule) -> Change:
     rows = np.unique(np.concatenate([block.rows for block, _ in blocks]))
     values = np.zeros((len(rows), blocks[0][0].values.shape[1]), np.float64)
     touched = np.zeros(len(rows), np.float64)
@@ -130,6 +140,8 @@ def _combine_rows(blocks: Sequence[tuple[RowBlock, _Part]], *, total: float, rul
         at = np.searchsorted(rows, block.rows)
         values[at] += np.multiply(block.values, part.weight, dtype=np.float64)
         touched[at] += part.fresh
+    if rule.trim > 0.0:
+        values = trimmed_rows(blocks, rule.trim)[1] * touched[:, None]
     if rule.row_correction is RowCorrection.TOUCHED:
         steps = np.zeros_like(touched)
         np.divide(rule.server_learning_rate, touched, out=steps, where=touched > 0.0)

@@ -11,6 +11,7 @@ from wire.errors import WireError
 __all__ = ["RowCorrection", "Rule", "RuleError", "Weighting"]
 
 MAX_BUFFER = 100_000
+MAX_KRUM_BUFFER = 500
 
 
 class RuleError(WireError):
@@ -50,6 +51,13 @@ class Rule:
         server_learning_rate: factor on the merged delta, above 0 and at most 100.
         weighting: ``uniform``, or by the number of ``examples`` behind an update.
         row_correction: ``none`` or ``touched``.
+        row_clip: a row of an update is scaled down to so many times the usual length of the
+            buffer's rows, 0 to 1e9; 0 for no clipping.
+        trim: share of the updates that touch a row which is left out at each end of every
+            coordinate, 0 to 0.49; 0 for the plain mean.
+        krum_byzantine: multi-Krum leaves out so many updates of a buffer, 0 to 248; 0 for none. It
+            compares every two updates, so the buffer may hold at most 500, and more than twice so
+            many and two.
     """
 
     buffer_size: int = 20
@@ -58,6 +66,9 @@ class Rule:
     server_learning_rate: float = 1.0
     weighting: Weighting = Weighting.UNIFORM
     row_correction: RowCorrection = RowCorrection.NONE
+    row_clip: float = 0.0
+    trim: float = 0.0
+    krum_byzantine: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values out of range with RuleError."""
@@ -69,6 +80,13 @@ class Rule:
             raise fields.refusal("server_learning_rate", self.server_learning_rate, "above 0")
         weighting = Weighting(fields.choice("weighting", tuple(Weighting)))
         correction = RowCorrection(fields.choice("row_correction", tuple(RowCorrection)))
+        fields.number("row_clip", 0.0, 1e9)
+        fields.number("trim", 0.0, 0.49)
+        if byzantine := fields.integer("krum_byzantine", 0, MAX_KRUM_BUFFER // 2 - 2):
+            least = 2 * byzantine + 3
+            if not least <= self.buffer_size <= MAX_KRUM_BUFFER:
+                expected = f"{least} to {MAX_KRUM_BUFFER} with krum_byzantine {byzantine}"
+                raise fields.refusal("buffer_size", self.buffer_size, expected)
         object.__setattr__(self, "weighting", weighting)
         object.__setattr__(self, "row_correction", correction)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from wire.delta import Delta, FloatArray
 
-__all__ = ["Contribution", "ServerState"]
+__all__ = ["Contribution", "Part", "ServerState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +36,21 @@ class Contribution:
     id: int
     base_version: int
     examples: int
+    delta: Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one update brings into a merge.
+
+    Attributes:
+        id: its ledger id.
+        fresh: what it would weigh if it were fresh, 0 or more.
+        weight: what it weighs: ``fresh`` times the staleness weight.
+        delta: the decoded delta.
+    """
+
+    id: int
+    fresh: float
+    weight: float
     delta: Delta
