@@ -19,6 +19,7 @@ import uvicorn
 from aggregator.api import Core, Readiness, create_app
 from aggregator.blobs import Blobs
 from aggregator.engine import Engine
+from aggregator.enrolment import Enrolment
 from aggregator.ledger import Ledger, Reports, open_database
 from aggregator.metrics import Instruments
 from aggregator.mqtt import Link
@@ -60,6 +61,7 @@ class Service:
     Raises:
         ServiceError: the data folder is in use, or the port is.
         LedgerError: the database cannot be used.
+        EnrolmentError: the file of enrolled devices cannot be used.
         BrokerError: the TLS files cannot be used.
     """
 
@@ -98,6 +100,7 @@ class Service:
             admission=settings.admission,
             retention=settings.retention,
             rule=settings.rule,
+            enrolled=_enrolled(settings.devices_file),
             announce_interval_s=settings.announce_interval_s,
         )
         self._runner = Runner(
@@ -229,6 +232,10 @@ class Service:
     def _fail(self, failure: ServiceError) -> None:
         self._failure = self._failure or failure
         self._over.set()
+
+
+def _enrolled(file: Path | None) -> Callable[[], frozenset[str] | None]:
+    return (lambda: None) if file is None else Enrolment(file).devices
 
 
 def _mend(blobs: Blobs, bundle: Bundle) -> None:

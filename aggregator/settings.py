@@ -45,6 +45,7 @@ class Settings:
         rule: merge rule of new tasks.
         admission: bounds on updates.
         retention: which snapshots are kept.
+        devices_file: file with the ids of the devices that may take part; None for all.
     """
 
     data: Path
@@ -59,6 +60,7 @@ class Settings:
     rule: Rule = field(default_factory=Rule)
     admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
     retention: Retention = field(default_factory=Retention)
+    devices_file: Path | None = None
 
 
 KEYS: Mapping[str, Callable[[Any], Any]] = {
@@ -77,6 +79,7 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "bundles": parsers.paths,
     "api_token": parsers.text,
     "insecure": parsers.boolean,
+    "devices_file": parsers.file,
     "announce_interval_s": parsers.seconds,
     "rule.buffer_size": parsers.integer,
     "rule.max_wait_s": parsers.number,
@@ -89,6 +92,11 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "rule.krum_byzantine": parsers.integer,
     "admission.max_staleness": parsers.integer,
     "admission.max_norm": parsers.number,
+    "admission.norm_factor": parsers.number,
+    "admission.norm_quantile": parsers.number,
+    "admission.norm_warmup": parsers.integer,
+    "admission.rate_tolerance": parsers.number,
+    "admission.rate_burst": parsers.integer,
     "retention.keep_last": parsers.integer,
     "retention.keep_every": parsers.integer,
 }
@@ -127,7 +135,15 @@ def load_settings(
     return settings
 
 
-_PLAIN = ("host", "port", "bundles", "api_token", "insecure", "announce_interval_s")
+_PLAIN = (
+    "host",
+    "port",
+    "bundles",
+    "api_token",
+    "insecure",
+    "devices_file",
+    "announce_interval_s",
+)
 
 
 def _from_file(file: Path | None) -> Iterator[tuple[str, Any]]:

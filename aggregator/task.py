@@ -8,6 +8,7 @@ from aggregator.blobs import Blobs
 from aggregator.fold import contribution, rebuild
 from aggregator.ledger import Ledger, TaskRecord, VersionRecord
 from aggregator.merging import Contribution, ServerState, merge
+from aggregator.norms import Norms
 from aggregator.orders import Orders
 from aggregator.snapshots import encode_snapshot, load_snapshot
 from wire.manifest import Manifest, ParameterSpec
@@ -24,7 +25,11 @@ class Task:
         newest: its newest version.
         state: that version's parameters.
         waiting: accepted updates that no merge has taken, in the order of their ids.
+        norms: those of the updates accepted lately.
         now: monotonic seconds; what waits is waiting since now.
+
+    Attributes:
+        norms: as given; whoever accepts updates puts the later value here.
     """
 
     def __init__(
@@ -34,11 +39,13 @@ class Task:
         newest: VersionRecord,
         state: ServerState,
         waiting: Iterable[Contribution] = (),
+        norms: Norms | None = None,
         now: float,
     ) -> None:
         self.manifest = Manifest.from_json(record.manifest)
         self.record, self.orders = record, Orders.of(record)
         self.newest = newest
+        self.norms = norms or Norms()
         self._state = state
         self._waiting = list(waiting)
         self._waiting_since = now
@@ -62,7 +69,14 @@ class Task:
             state = rebuild(ledger, blobs, specs, task=record.task, version=newest.version)
             blobs.put(encode_snapshot(state.parameters))
         waiting = [contribution(update, specs) for update in ledger.members(record.task, None)]
-        return cls(record=record, newest=newest, state=state, waiting=waiting, now=now)
+        return cls(
+            record=record,
+            newest=newest,
+            state=state,
+            waiting=waiting,
+            norms=Norms(ledger.norms(record.task)),
+            now=now,
+        )
 
     @property
     def name(self) -> str:
@@ -73,6 +87,11 @@ class Task:
     def specs(self) -> Sequence[ParameterSpec]:
         """The federated parameters."""
         return self.manifest.federated
+
+    @property
+    def interval_s(self) -> float:
+        """Least time between two updates of one device."""
+        return self.orders.training.interval_s
 
     @property
     def version(self) -> int:

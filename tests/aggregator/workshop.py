@@ -1,7 +1,7 @@
 """Small real bundles, updates and engines for the aggregator's tests."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from wire.bundle import MANIFEST_FILE, Bundle, read_bundle
 from wire.codec import encode_delta
 from wire.delta import RowBlock, Tensor
 from wire.manifest import BatchKind, FileEntry, Manifest, ParameterSpec, Role
-from wire.messages import Announcement, Metric, Receipt, Update
+from wire.messages import Announcement, Metric, Receipt, Refusal, Update
 from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
 
 __all__ = [
@@ -170,13 +170,24 @@ class Workshop:
         blobs: Blobs,
         outbox: Outbox,
         clock: ManualClock,
+        instruments: Instruments,
     ) -> None:
+        self.instruments = instruments
         self.engine, self.ledger, self.reports = engine, ledger, reports
         self.blobs, self.outbox, self.clock = blobs, outbox, clock
 
     def send(self, device: str, *updates: Update) -> None:
         """Hand the engine one batch."""
-        self.engine.ingest([self.outbox.inbound(device, update.encode()) for update in updates])
+        self.deliver(*((device, update.encode()) for update in updates))
+
+    def deliver(self, *messages: tuple[str, bytes]) -> None:
+        """Hand the engine one batch of any bytes, as (device, payload)."""
+        self.engine.ingest([self.outbox.inbound(device, payload) for device, payload in messages])
+
+    def refused(self, reason: Refusal) -> float:
+        """What the counter of a refusal says."""
+        labels = {"reason": reason.slug}
+        return self.instruments.registry.get_sample_value("rivulet_refusals_total", labels) or 0.0
 
 
 @contextmanager
@@ -187,22 +198,24 @@ def open_workshop(
     admission: AdmissionPolicy | None = None,
     retention: Retention | None = None,
     clock: ManualClock | None = None,
+    enrolled: Callable[[], Collection[str] | None] = lambda: None,
     announce_interval_s: float = 0.0,
 ) -> Iterator[Workshop]:
     """An engine that is not started yet; leaving the block closes its database."""
     data.mkdir(exist_ok=True)
     database = open_database(f"sqlite:///{data / 'ledger.db'}")
     ledger, blobs, outbox = Ledger(database), Blobs(data / "blobs"), Outbox()
-    clock = clock or ManualClock()
+    clock, instruments = clock or ManualClock(), Instruments()
     engine = Engine(
         ledger=ledger,
         blobs=blobs,
         publish=outbox.publish,
         clock=clock,
-        instruments=Instruments(),
+        instruments=instruments,
         admission=admission or AdmissionPolicy(),
         retention=retention or Retention(),
         rule=rule or Rule(buffer_size=3),
+        enrolled=enrolled,
         announce_interval_s=announce_interval_s,
     )
     try:
@@ -213,6 +226,7 @@ def open_workshop(
             blobs=blobs,
             outbox=outbox,
             clock=clock,
+            instruments=instruments,
         )
     finally:
         database.dispose()
