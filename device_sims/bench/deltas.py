@@ -4,14 +4,14 @@ For measurements of the codec, which need deltas of a half-trained model, with w
 left out of them. Nothing is sent and nobody waits: every update starts from the newest version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from aggregator.merging import Contribution, Rule, ServerState, merge
-from device_sims.datasets import Interactions, split_latest
+from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.examiner import Examiner
 from device_sims.model import Model, make_recommender
 from device_sims.presets import preset
@@ -27,9 +27,32 @@ from wire.manifest import ParameterSpec
 from wire.parameters import Table, map_parameters, quantise_rows
 from wire.policy import CodecPolicy, TrainingPolicy
 
-__all__ = ["Learned", "Pass", "Trainer"]
+__all__ = ["Gate", "Learned", "Moment", "Pass", "Trainer"]
 
-BUFFER = 20
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A device that is about to encode what it learned.
+
+    Attributes:
+        user: its number.
+        version: the version that it started from.
+        federated: that version's parameters.
+        private: its private parameters after training.
+        delta: what it learned, and what earlier updates left out.
+    """
+
+    user: int
+    version: int
+    federated: Mapping[str, FloatArray]
+    private: Mapping[str, FloatArray]
+    delta: Delta
+
+
+Forge = Callable[[Moment], Delta]
+"""What a device sends in the place of its delta."""
+Gate = Callable[[Moment, bytes], Delta | None]
+"""The delta of a payload, or None if it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +93,23 @@ class Trainer:
         codec: how deltas are encoded.
         folder: for the bundle; nothing may be there.
         seed: of the initial parameters and of everything drawn.
+        rule: how they are merged.
+        forge: what devices make of their deltas; honest ones nothing.
+        gate: what is refused; None for nothing.
     """
 
     def __init__(
-        self, interactions: Interactions, codec: CodecPolicy, folder: Path, *, seed: int = 0
+        self,
+        interactions: Interactions,
+        codec: CodecPolicy,
+        folder: Path,
+        *,
+        seed: int = 0,
+        rule: Rule | None = None,
+        forge: Forge = lambda moment: moment.delta,
+        gate: Gate | None = None,
     ) -> None:
+        self._rule, self._forge, self._gate = rule or Rule(), forge, gate or self._decode
         values = preset("mf", "movielens")
         options = ("learning_rate", "epochs", "batch_size")
         training = TrainingPolicy(**{name: values[name] for name in options})
@@ -107,15 +142,33 @@ class Trainer:
         """The federated parameters."""
         return self._bundle.manifest.federated
 
+    @property
+    def split(self) -> Split:
+        """The data."""
+        return self._split
+
     def train(self, *, keep: bool = False) -> Pass:
         """Have each device train once, in random order; the deltas of a pass take 100 MB."""
         sizes, learned = [], []
-        for user in self._rng.permutation(self._split.user_count).tolist():
-            update = self._update(user)
+        for user in self.order():
+            update = self.update(user)
             sizes.append(len(update.payload))
             learned += [update] if keep else []
-        validation, test = self._examiner.examine(self._state.parameters, self._private_of)
+        validation, test = self.examine()
         return Pass(sizes, learned, validation, test)
+
+    def order(self) -> list[int]:
+        """Every user once, in random order."""
+        users: list[int] = self._rng.permutation(self._split.user_count).tolist()
+        return users
+
+    def examine(self) -> tuple[Quality, Quality]:
+        """Quality of the newest version on the validation and on the test items."""
+        return self._examiner.examine(self._state.parameters, self._private_of)
+
+    def exposure(self, item: int) -> float:
+        """The share of users to whom the newest version shows an item; see ``exposure``."""
+        return self._examiner.exposure(self._state.parameters, self._private_of, item)
 
     def examine_int8(self) -> Quality:
         """Quality on the test items with the newest version's tables as int8."""
@@ -125,10 +178,12 @@ class Trainer:
         }
         return self._examiner.examine({**parameters, **tables}, self._private_of)[1]
 
-    def _private_of(self, user: int) -> dict[str, FloatArray]:
-        return self._private.get(user, {})
+    def update(self, user: int) -> Learned:
+        """One update of one device, merged when the buffer is full.
 
-    def _update(self, user: int) -> Learned:
+        Raises:
+            TrainingError: a result is not finite; nothing has changed.
+        """
         manifest = self._bundle.manifest
         codec, own = manifest.codec, self._private.get(user, self._start)
         items, context = self._split.train.items_of(user), self._split.train.context_of(user)
@@ -144,17 +199,26 @@ class Trainer:
         )
         residual = add({}, self._residuals.get(user, {}), codec.residual_keep)
         compensated = compensate(trained.delta, residual, codec)
-        payload = encode_delta(compensated, manifest.federated, codec, self._rng)
-        decoded = decode_delta(payload, manifest.federated)
-        self._residuals[user] = leftover(residual, compensated, decoded)
+        version, federated = self._state.version, self._state.parameters
+        moment = Moment(user, version, federated, trained.private, compensated)
+        sent = self._forge(moment)
+        payload = encode_delta(sent, manifest.federated, codec, self._rng)
+        self._residuals[user] = leftover(residual, sent, self._decode(moment, payload))
         self._private[user] = dict(trained.private)
-        self._merge(Contribution(len(self._buffer), self._state.version, trained.examples, decoded))
-        return Learned(compensated, payload)
+        if (accepted := self._gate(moment, payload)) is not None:
+            self._merge(Contribution(len(self._buffer), version, trained.examples, accepted))
+        return Learned(sent, payload)
+
+    def _private_of(self, user: int) -> dict[str, FloatArray]:
+        return self._private.get(user, {})
+
+    def _decode(self, _moment: Moment, payload: bytes) -> Delta:
+        return decode_delta(payload, self.specs)
 
     def _merge(self, contribution: Contribution) -> None:
         self._buffer.append(contribution)
-        if len(self._buffer) == BUFFER:
-            self._state = merge(self._state, self._buffer, Rule())
+        if len(self._buffer) == self._rule.buffer_size:
+            self._state = merge(self._state, self._buffer, self._rule)
             self._buffer = []
 
     def _map(self, path: str) -> dict[str, FloatArray]:
