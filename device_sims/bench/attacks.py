@@ -45,7 +45,7 @@ __all__ = ["ATTACKS", "DEFENCES", "Attack", "Defence", "Outcome", "Promotion", "
 DATA = Path(__file__).parents[3] / "shared" / "data" / "ml-100k" / "ratings.dat"
 BUFFER, SERVER_LEARNING_RATE = 20, 4.0
 REACH = 2.0
-"""The promoted row is to be so many times as long as the longest row of the table."""
+"""The promoted row is to be so many times as long as the longest other row of the table."""
 KNOWN_BY = 5
 """The promoted item is one of those that so many users know, or the next that there is."""
 QUALITY_GOAL, EXPOSURE_GOAL = 0.95, 0.05
@@ -210,7 +210,8 @@ class Promotion:
         ((name, table),), (vector,) = moment.federated.items(), moment.private.values()
         self._vectors[moment.user] = vector
         mean = np.mean(list(self._vectors.values()), axis=0)
-        length = REACH * np.linalg.norm(table, axis=1).max()
+        # Of the other rows: or it would have to outgrow itself, and run away.
+        length = REACH * float(np.linalg.norm(np.delete(table, self._item, axis=0), axis=1).max())
         wanted = mean / max(float(np.linalg.norm(mean)), 1e-12) * length
         step = self._attack.boost * (wanted - table[self._item])
         own = moment.delta[name]
