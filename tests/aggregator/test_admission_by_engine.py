@@ -11,7 +11,13 @@ from aggregator.admission import AdmissionPolicy
 from aggregator.ledger import LedgerUnavailableError, UpdateKey
 from aggregator.merging import Rule
 from aggregator.orders import Steering
-from tests.aggregator.workshop import Workshop, make_delta, make_update, open_workshop
+from tests.aggregator.workshop import (
+    Workshop,
+    make_bundle,
+    make_delta,
+    make_update,
+    open_workshop,
+)
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import add, squared_norm
@@ -30,6 +36,11 @@ ACCEPTED = Outcome.ACCEPTED, None
 POLICY = AdmissionPolicy(
     max_staleness=2, norm_factor=4.0, norm_warmup=10, rate_burst=3, rate_tolerance=0.0
 )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "bundle", interval_s=INTERVAL_S)
 
 
 @pytest.fixture

@@ -37,8 +37,13 @@ __all__ = [
 RAW = CodecPolicy(mode=CodecMode.RAW)
 
 
-def make_bundle(root: Path, *, name: str = "tiny", items: int = 12, width: int = 4) -> Bundle:
-    """A bundle of a table, a dense head and a private vector; its programs are not programs."""
+def make_bundle(
+    root: Path, *, name: str = "tiny", items: int = 12, width: int = 4, interval_s: float = 0.0
+) -> Bundle:
+    """A bundle of a table, a dense head and a private vector; its programs are not programs.
+
+    Without an interval, a device may send as fast as it likes.
+    """
     rng = np.random.default_rng(0)
     initial = {
         "item": rng.normal(size=(items, width)).astype(np.float32),
@@ -71,7 +76,7 @@ def make_bundle(root: Path, *, name: str = "tiny", items: int = 12, width: int =
             FileEntry(path, hashlib.sha256(content).hexdigest(), len(content))
             for path, content in contents.items()
         ),
-        training=TrainingPolicy(),
+        training=TrainingPolicy(interval_s=interval_s),
         codec=CodecPolicy(),
     )
     (root / MANIFEST_FILE).write_bytes(manifest.to_json())
