@@ -113,9 +113,7 @@ DEFENCES: Mapping[str, Defence] = {
     "row-clip": Defence(rule={"row_clip": 5.0}),
     "trim": Defence(rule={"trim": 0.2}),
     "krum": Defence(rule={"krum_byzantine": 6}),
-    "norm+clip+trim": Defence(
-        rule={"row_clip": 5.0, "trim": 0.2}, norm_factor=AdmissionPolicy().norm_factor
-    ),
+    "norm+clip": Defence(rule={"row_clip": 5.0}, norm_factor=AdmissionPolicy().norm_factor),
 }
 
 

@@ -23,7 +23,7 @@ def outcome(attack: str, defence: str) -> Outcome:
 
 
 def test_a_fifth_that_scales_its_updates_is_kept_from_ruining_the_model() -> None:
-    open_to_all, defended = outcome("x100", "none"), outcome("x100", "norm+clip+trim")
+    open_to_all, defended = outcome("x100", "none"), outcome("x100", "norm+clip")
     assert defended.hr_at_10 > open_to_all.hr_at_10 + 0.05
     assert defended.refused_hostile > 0.5
     assert defended.refused_honest < 0.05
