@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Table,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    not_,
     select,
     update,
 )
@@ -96,8 +98,14 @@ class Ledger:
             meet_again(connection, task.task)
             _add_events(connection, [event])
 
-    def steer(self, task: TaskRecord, event: Event) -> None:
-        """Replace what is steered of a task: paused, training, codec and rule."""
+    def steer(self, task: TaskRecord, event: Event, *, forget_norms: bool = False) -> None:
+        """Replace what is steered of a task: paused, training, codec and rule.
+
+        Args:
+            task: the task with its changes.
+            event: what an operator reads of it.
+            forget_norms: whether the norms accepted so far say nothing about what comes now.
+        """
         with transaction(self._database) as connection:
             connection.execute(
                 update(tasks)
@@ -106,7 +114,16 @@ class Ledger:
                     paused=task.paused, training=task.training, codec=task.codec, rule=task.rule
                 )
             )
+            if forget_norms:
+                connection.execute(delete(tallies).where(_norms_of(task.task)))
             _add_events(connection, [event])
+
+    def norms(self, task: str) -> dict[int, int]:
+        """The histogram of the norms accepted lately: counts above 0 by bucket."""
+        with transaction(self._database) as connection:
+            query = select(tallies.c.key, tallies.c.value).where(_norms_of(task))
+            rows = connection.execute(query.where(tallies.c.value > 0))
+            return {row.key: row.value for row in rows}
 
     def decisions(self, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
         """What was decided before on these updates.
@@ -216,12 +233,15 @@ class Ledger:
             _add_events(connection, [event])
 
     def tidy(self, now: float) -> None:
-        """Forget old events and the throughput of more than ten minutes ago."""
+        """Forget old events, and the throughput of more than ten minutes ago.
+
+        What lies as far in the future was counted under a clock that has been set back since.
+        """
         with transaction(self._database) as connection:
             newest = connection.scalar(select(func.max(events.c.id))) or 0
             connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
-            old = tallies.c.key < int(now) - KEPT_SECONDS
-            connection.execute(delete(tallies).where(tallies.c.kind == "second", old))
+            kept = tallies.c.key.between(int(now) - KEPT_SECONDS, int(now) + KEPT_SECONDS)
+            connection.execute(delete(tallies).where(tallies.c.kind == "second", not_(kept)))
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
 
     def tasks(self) -> list[TaskRecord]:
@@ -302,6 +322,10 @@ class Ledger:
         with transaction(self._database) as connection:
             query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)
             return [(row.task, row.version) for row in connection.execute(query)]
+
+
+def _norms_of(task: str) -> ColumnElement[bool]:
+    return (tallies.c.task == task) & (tallies.c.kind == "norm")
 
 
 def _row(record: TaskRecord | VersionRecord | PublicationRecord) -> dict[str, Any]:
