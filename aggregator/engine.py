@@ -5,9 +5,9 @@ It has no thread, no socket and no clock of its own: whoever drives it hands it 
 simulated clock.
 
 The order of things is what makes it exactly once. A batch is committed before it is acknowledged
-and answered; a snapshot is on the disk before the version that names it is recorded; memory changes
-last. So an engine may be lost after any step: the next one starts from the ledger, and the broker
-and the devices send again what was not acknowledged.
+and answered; a version and the updates that it took are one transaction; memory changes last. So an
+engine may be lost after any step: the next one starts from the ledger, and the broker and the
+devices send again what was not acknowledged.
 """
 
 import logging
@@ -100,7 +100,7 @@ class Engine:
         for record in self._ledger.tasks():
             task = Task.restore(record, ledger=self._ledger, blobs=self._blobs, now=now)
             self._tasks[task.name] = task
-            self._prune(task, first=0)
+            self._prune(task)
             self._show(task)
             _log.info(
                 "task %s is at version %d; %d updates wait", task.name, task.version, task.pending
@@ -170,7 +170,7 @@ class Engine:
             return name
         self._check_files(manifest)
         initial = manifest.file(manifest.initial)
-        parameters = read_snapshot(self._blobs.path(initial.sha256), manifest.federated)
+        state = read_snapshot(self._blobs.path(initial.sha256), manifest.federated, 0)
         now = self._clock.time()
         record = TaskRecord(
             task=name,
@@ -184,6 +184,7 @@ class Engine:
         first = VersionRecord(
             task=name,
             version=0,
+            digest=initial.sha256,
             sha256=initial.sha256,
             size_bytes=initial.size_bytes,
             rule=self._rule.to_dict(),
@@ -191,7 +192,7 @@ class Engine:
         )
         event = Event(at=now, kind="task-created", task=name, detail=manifest.name)
         self._ledger.create_task(record, first, event)
-        self._add_task(record, first, ServerState(0, parameters))
+        self._add_task(record, first, state)
         return name
 
     def register(self, bundle: Bundle) -> str:
@@ -216,6 +217,12 @@ class Engine:
         task.steer(record, orders)
         self._announce(task)
         self.tick()
+
+    def save_all(self) -> None:
+        """Make a snapshot of every task, so that the next start replays nothing."""
+        for task in self._tasks.values():
+            if task.unsaved:
+                self._save(task)
 
     def announce_all(self) -> None:
         """Announce every task again, for a broker that may have forgotten."""
@@ -246,7 +253,9 @@ class Engine:
         for update, delta, number in zip(
             received.intake.updates, received.deltas, ids, strict=True
         ):
-            waiting = Contribution(number, update.base_version, update.examples, delta)
+            waiting = Contribution(
+                number, update.base_version, update.examples, delta, update.key.device
+            )
             new.setdefault(update.key.task, []).append(waiting)
         for name, contributions in new.items():
             self._tasks[name].add(contributions, now=self._clock.monotonic())
@@ -256,7 +265,7 @@ class Engine:
         now = self._clock.monotonic()
         try:
             with self._instruments.merge_s.time():
-                task.merge(self._ledger, self._blobs, at=self._clock.time(), now=now)
+                task.merge(self._ledger, at=self._clock.time(), now=now)
             self._instruments.merges.labels(task.name).inc()
         except (LedgerUnavailableError, OSError) as error:
             _log.error("merging task %s will be tried again: %s", task.name, error)
@@ -264,19 +273,23 @@ class Engine:
             task.retry_at = now + RETRY_AFTER_S
             return False
         self._show(task)
-        self._prune(task, first=task.version - self._retention.keep_last)
+        if task.unsaved >= self._retention.snapshot_every:
+            self._save(task)
         return True
 
-    def _prune(self, task: Task, *, first: int) -> None:
+    def _save(self, task: Task) -> None:
         try:
-            prune(
-                self._ledger,
-                self._blobs,
-                self._retention,
-                task=task.name,
-                newest=task.version,
-                first=first,
-            )
+            task.save(self._ledger, self._blobs)
+        except (LedgerUnavailableError, OSError) as error:
+            # The ledger has everything; it only takes longer to start from it.
+            _log.error("a snapshot of task %s will be tried again: %s", task.name, error)
+            self._instruments.failures.labels("snapshot").inc()
+        else:
+            self._prune(task)
+
+    def _prune(self, task: Task) -> None:
+        try:
+            prune(self._ledger, self._blobs, self._retention, task=task.name)
         except (LedgerUnavailableError, OSError) as error:
             _log.error("old snapshots of task %s stay for now: %s", task.name, error)
             self._instruments.failures.labels("prune").inc()

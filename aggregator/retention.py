@@ -1,4 +1,4 @@
-"""Which snapshots are kept. What is removed can be rebuilt by replaying the ledger."""
+"""Which snapshots and publications are kept. The ledger can make every snapshot again."""
 
 from dataclasses import dataclass
 
@@ -10,60 +10,66 @@ __all__ = ["Retention", "forget_publications", "prune"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Which versions keep their snapshot; the others can be rebuilt by replaying the ledger.
+    """How often a version gets a snapshot, and what is kept how long.
+
+    A snapshot saves the time of replaying: at a start what was merged since the newest one, for an
+    older version what lies between.
 
     Attributes:
-        keep_last: the newest so many. Also, so many publications: a device that has an older one
-            gets the newest whole, instead of what changed.
-        keep_every: of the older ones, those whose number it divides; 0 keeps none of them.
+        snapshot_every: merged updates from one snapshot to the next.
+        keep_snapshots: the newest so many.
+        keep_every: of the older ones, one in so many versions; 0 keeps none of them.
+        keep_publications: the newest so many. A device that has an older one gets the newest whole,
+            instead of what changed.
     """
 
-    keep_last: int = 100
-    keep_every: int = 100
+    snapshot_every: int = 1_000
+    keep_snapshots: int = 3
+    keep_every: int = 1_000
+    keep_publications: int = 100
 
     def __post_init__(self) -> None:
         """Refuse values out of range with ValueError."""
-        if self.keep_last < 1:
-            raise ValueError(f"retention.keep_last is {self.keep_last}; expected 1 or more")
+        for name in ("snapshot_every", "keep_snapshots", "keep_publications"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"retention.{name} is {getattr(self, name)}; expected 1 or more")
         if self.keep_every < 0:
             raise ValueError(f"retention.keep_every is {self.keep_every}; expected 0 or more")
 
-    def keeps(self, version: int, *, newest: int) -> bool:
-        """Whether a version's snapshot stays when ``newest`` is the newest version.
+    def kept(self, snapshots: list[int]) -> set[int]:
+        """Which of these versions keep their snapshot.
 
-        Version 0 always stays: it is a file of the bundle, and the fold starts from it.
+        Version 0 always does: it is a file of the bundle, and the fold starts from it.
+
+        Args:
+            snapshots: versions that have one, in increasing order.
         """
-        if version == 0 or version > newest - self.keep_last:
-            return True
-        return self.keep_every > 0 and version % self.keep_every == 0
+        kept = {0, *snapshots[-self.keep_snapshots :]}
+        if self.keep_every:
+            # The first in each stretch.
+            kept.update(
+                {version // self.keep_every: version for version in snapshots[::-1]}.values()
+            )
+        return kept
 
 
-def prune(
-    ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str, newest: int, first: int = 0
-) -> None:
-    """Remove the snapshots of the versions from ``first`` on that need not be kept.
+def prune(ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str) -> None:
+    """Remove the snapshots of a task that need not be kept.
 
-    A blob that is also another version to keep, or another task's, stays.
+    A blob that is also something else that is kept stays.
 
     Args:
         ledger: which blob is which version.
         blobs: where they are.
         retention: which to keep.
         task: 32 hex characters.
-        newest: the task's newest version.
-        first: versions before this one were pruned earlier.
     """
-    # At a start all versions are looked at: then one listing costs less than a question for each.
-    here = set(blobs.names()) if first <= 0 else None
-    for record in ledger.history(task, last=newest - retention.keep_last, first=max(first, 0)):
-        if retention.keeps(record.version, newest=newest):
-            continue
-        if not (blobs.has(record.sha256) if here is None else record.sha256 in here):
-            continue
-        users = ledger.versions_of_blob(record.sha256)
-        kept = any(t != task or retention.keeps(v, newest=newest) for t, v in users)
-        if not kept and not ledger.publications_of_blob(record.sha256):
-            blobs.delete(record.sha256)
+    snapshots = ledger.snapshots(task)
+    kept = retention.kept([version for version, _ in snapshots])
+    for version, sha256 in snapshots:
+        if version not in kept:
+            ledger.forget_snapshot(task, version)
+            _delete_unused(ledger, blobs, sha256)
 
 
 def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str) -> None:
@@ -75,9 +81,12 @@ def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, t
         retention: how many to keep.
         task: 32 hex characters.
     """
-    old = ledger.publications(task)[: -retention.keep_last]
+    old = ledger.publications(task)[: -retention.keep_publications]
     ledger.forget_publications(task, [publication.version for publication in old])
     for publication in old:
-        users = ledger.publications_of_blob(publication.sha256)
-        if not users and not ledger.versions_of_blob(publication.sha256):
-            blobs.delete(publication.sha256)
+        _delete_unused(ledger, blobs, publication.sha256)
+
+
+def _delete_unused(ledger: Ledger, blobs: Blobs, sha256: str) -> None:
+    if not ledger.publications_of_blob(sha256) and not ledger.versions_of_blob(sha256):
+        blobs.delete(sha256)

@@ -77,6 +77,8 @@ class Runner:
             self._arrival.notify()
         if self._thread.ident is not None:
             self._thread.join()
+            if self.problem is None:
+                self._engine.save_all()
 
     def post(self, message: Inbound) -> None:
         """Put a message into the mailbox; never waits."""

@@ -109,8 +109,10 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "rule.adaptivity": parsers.number,
     "admission.max_staleness": parsers.integer,
     "admission.max_norm": parsers.number,
-    "retention.keep_last": parsers.integer,
+    "retention.snapshot_every": parsers.integer,
+    "retention.keep_snapshots": parsers.integer,
     "retention.keep_every": parsers.integer,
+    "retention.keep_publications": parsers.integer,
 }
 SECRETS = ("password", "api_token")
 

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 from aggregator.blobs import Blobs
-from aggregator.fold import contribution, rebuild
+from aggregator.digest import next_digest
+from aggregator.fold import Fold, contribution
 from aggregator.ledger import Ledger, PublicationRecord, TaskRecord, VersionRecord
-from aggregator.merging import Contribution, ServerState, merge
+from aggregator.merging import Contribution, ServerState, advance
 from aggregator.orders import Orders
 from aggregator.publication import publish
-from aggregator.snapshots import encode_snapshot, load_snapshot
+from aggregator.snapshots import encode_snapshot
 from wire.manifest import Manifest, ParameterSpec
 from wire.messages import Announcement
 
@@ -23,7 +24,8 @@ class Task:
     Args:
         record: how it is steered.
         newest: its newest version.
-        state: that version's parameters.
+        state: that version's parameters; merges write into its arrays.
+        unsaved: how many updates were merged since its newest snapshot.
         waiting: accepted updates that no merge has taken, in the order of their ids.
         published: its newest publication, whose file is there.
         now: monotonic seconds; what waits is waiting since now.
@@ -35,6 +37,7 @@ class Task:
         record: TaskRecord,
         newest: VersionRecord,
         state: ServerState,
+        unsaved: int = 0,
         waiting: Iterable[Contribution] = (),
         published: PublicationRecord | None = None,
         now: float,
@@ -42,7 +45,7 @@ class Task:
         self.manifest = Manifest.from_json(record.manifest)
         self.record, self.orders = record, Orders.of(record)
         self.newest, self.published = newest, published
-        self._state = state
+        self._state, self.unsaved = state, unsaved
         self._waiting = list(waiting)
         self._waiting_since = now
         self.retry_at: float | None = None
@@ -54,16 +57,11 @@ class Task:
         """The task as a former life of the process left it.
 
         Raises:
-            FoldError: no snapshot is left to start from.
+            FoldError: no snapshot is left to start from, or what comes out is not what was.
         """
         specs = Manifest.from_json(record.manifest).federated
         newest = ledger.newest_version(record.task)
-        parameters = load_snapshot(blobs, newest.sha256, specs)
-        if parameters is not None:
-            state = ServerState(newest.version, parameters)
-        else:
-            state = rebuild(ledger, blobs, specs, task=record.task, version=newest.version)
-            blobs.put(encode_snapshot(state.parameters))
+        folded = Fold(ledger, record.task, specs).rebuild(blobs, newest.version)
         waiting = [contribution(update, specs) for update in ledger.members(record.task, None)]
         published = next(reversed(ledger.publications(record.task)), None)
         if published is not None and not blobs.intact(published.sha256):
@@ -72,7 +70,8 @@ class Task:
         return cls(
             record=record,
             newest=newest,
-            state=state,
+            state=folded.state,
+            unsaved=folded.replayed,
             waiting=waiting,
             published=published,
             now=now,
@@ -121,38 +120,50 @@ class Task:
         due = float("-inf") if full else self._waiting_since + self.orders.rule.max_wait_s
         return due if self.retry_at is None else max(due, self.retry_at)
 
-    def merge(self, ledger: Ledger, blobs: Blobs, *, at: float, now: float) -> None:
+    def merge(self, ledger: Ledger, *, at: float, now: float) -> None:
         """Fold the oldest waiting updates, at most a buffer, into the next version, durably.
 
-        The snapshot is on the disk before the version's row is written, and that row and the
-        membership of the updates are one transaction. Whatever is raised, and wherever the process
-        dies, either the version exists with its updates or nothing happened.
+        The version's row and the membership of the updates are one transaction, and memory changes
+        after it. Whatever is raised, and wherever the process dies, either the version exists with
+        its updates or nothing happened.
 
         Args:
             ledger: where the version is recorded.
-            blobs: where its snapshot goes.
             at: seconds since 1970.
             now: monotonic seconds.
         """
-        batch = self._waiting[: self.orders.rule.buffer_size]
-        state = merge(self._state, batch, self.orders.rule)
-        snapshot = encode_snapshot(state.parameters)
+        rule = self.orders.rule
+        batch = self._waiting[: rule.buffer_size]
+        step = Fold(ledger, self.name, self.specs).step(self._state, batch, rule)
         staleness = Counter(self.version - update.base_version for update in batch)
         version = VersionRecord(
             task=self.name,
-            version=state.version,
-            sha256=blobs.put(snapshot),
-            size_bytes=len(snapshot),
-            rule=self.orders.rule.to_dict(),
+            version=self.version + 1,
+            digest=next_digest(self.newest.digest, rule.to_dict(), step),
+            rule=rule.to_dict(),
             created_at=at,
             updates=len(batch),
             staleness_total=sum(age * count for age, count in staleness.items()),
         )
         ledger.add_version(version, [update.id for update in batch], staleness)
-        self._state, self.newest = state, version
+        self._state, self.newest = advance(self._state, step), version
+        self.unsaved += len(batch)
         del self._waiting[: len(batch)]
         self._waiting_since = now
         self.retry_at = None
+
+    def save(self, ledger: Ledger, blobs: Blobs) -> None:
+        """Make a snapshot of the current version.
+
+        The blob is on the disk before the row that names it.
+
+        Raises:
+            LedgerUnavailableError: the database refuses.
+            OSError: the snapshot cannot be written.
+        """
+        snapshot = encode_snapshot(self._state)
+        ledger.add_snapshot(self.name, self.version, blobs.put(snapshot), len(snapshot))
+        self.unsaved = 0
 
     def publish(self, ledger: Ledger, blobs: Blobs, *, at: float) -> None:
         """Publish the current version, durably, unless it is published.

@@ -87,8 +87,9 @@ class VersionDocument(BaseModel):
     created_at: float
     updates: int = Field(description="how many updates its merge took")
     mean_staleness: float | None = Field(description="of those updates")
-    sha256: str = Field(description="the blob with its parameters, not rounded")
-    size_bytes: int
+    digest: str = Field(description="of what made it: its rule and all that its merge changed")
+    sha256: str | None = Field(description="the blob with its snapshot; null without one")
+    size_bytes: int | None = Field(description="of that blob")
     rule: dict[str, Any] = Field(description="the rule that made it")
     hr_at_10: float | None
     ndcg_at_10: float | None
@@ -103,6 +104,7 @@ class VersionDocument(BaseModel):
             created_at=version.created_at,
             updates=version.updates,
             mean_staleness=version.staleness_total / version.updates if version.updates else None,
+            digest=version.digest,
             sha256=version.sha256,
             size_bytes=version.size_bytes,
             rule=dict(version.rule),

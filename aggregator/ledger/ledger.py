@@ -63,6 +63,7 @@ _FIND_REJECTION = select(rejections.c.reason).where(
 )
 _STORED = (
     updates.c.id,
+    updates.c.device,
     updates.c.base_version,
     updates.c.examples,
     updates.c.payload,
@@ -141,8 +142,6 @@ class Ledger:
     ) -> None:
         """Record a version and which updates its merge took; their order is that of their ids.
 
-        The blob must be on the disk already: this row is what makes it count.
-
         Args:
             version: the new version.
             members: ids of the merged updates.
@@ -159,6 +158,31 @@ class Ledger:
                     for age, count in sorted(staleness.items())
                 ],
             )
+
+    def add_snapshot(self, task: str, version: int, sha256: str, size_bytes: int) -> None:
+        """Record that a version has a snapshot; the blob must be on the disk already."""
+        self._set_snapshot(task, version, sha256=sha256, size_bytes=size_bytes)
+
+    def forget_snapshot(self, task: str, version: int) -> None:
+        """Record that a version has a snapshot no more."""
+        self._set_snapshot(task, version, sha256=None, size_bytes=None)
+
+    def _set_snapshot(
+        self, task: str, version: int, *, sha256: str | None, size_bytes: int | None
+    ) -> None:
+        at = (versions.c.task == task) & (versions.c.version == version)
+        with transaction(self._database) as connection:
+            connection.execute(
+                update(versions).where(at).values(sha256=sha256, size_bytes=size_bytes)
+            )
+
+    def snapshots(self, task: str) -> list[tuple[int, str]]:
+        """The versions that have a snapshot and its blob, oldest first."""
+        with transaction(self._database) as connection:
+            query = select(versions.c.version, versions.c.sha256)
+            there = (versions.c.task == task) & versions.c.sha256.is_not(None)
+            rows = connection.execute(query.where(there).order_by(versions.c.version))
+            return [(row.version, row.sha256) for row in rows]
 
     def add_publication(self, publication: PublicationRecord) -> None:
         """Record what devices get of a version; its blob must be on the disk already."""
@@ -244,6 +268,27 @@ class Ledger:
             query = select(*_STORED).where(updates.c.task == task, updates.c.merged_in == version)
             rows = connection.execute(query.order_by(updates.c.id))
             return [StoredUpdate(**row) for row in rows.mappings()]
+
+    def count_before(self, task: str, device: str, id_: int) -> int:
+        """How many updates of a device were accepted before the one with this id."""
+        mine = (updates.c.task == task) & (updates.c.device == device)
+        with transaction(self._database) as connection:
+            count = select(func.count()).where(mine & (updates.c.id < id_))
+            return int(connection.scalar(count) or 0)
+
+    def merged_before(
+        self, task: str, device: str, version: int
+    ) -> tuple[StoredUpdate, int] | None:
+        """A device's newest update that was merged at or before a version, and where it was."""
+        mine = (updates.c.task == task) & (updates.c.device == device)
+        query = select(*_STORED, updates.c.merged_in).where(mine, updates.c.merged_in <= version)
+        with transaction(self._database) as connection:
+            row = connection.execute(query.order_by(updates.c.id.desc()).limit(1)).first()
+        if row is None:
+            return None
+        values = dict(row._mapping)
+        merged_in = int(values.pop("merged_in"))
+        return StoredUpdate(**values), merged_in
 
     def versions_of_blob(self, sha256: str) -> list[tuple[str, int]]:
         """The versions whose parameters are this blob, as (task, version)."""

@@ -69,6 +69,7 @@ class StoredUpdate:
     """What the fold needs of an accepted update."""
 
     id: int
+    device: str
     base_version: int
     examples: int
     payload: bytes
@@ -99,7 +100,8 @@ class VersionRecord:
     Attributes:
         task: its task.
         version: the model counter.
-        sha256: digest of the blob with its parameters.
+        digest: of what made it, see ``aggregator.digest``.
+        sha256: digest of the blob with its snapshot; None without one.
         size_bytes: size of that blob.
         rule: the rule that made it, as a JSON-ready map.
         created_at: when.
@@ -109,10 +111,11 @@ class VersionRecord:
 
     task: str
     version: int
-    sha256: str
-    size_bytes: int
+    digest: str
     rule: Mapping[str, Any]
     created_at: float
+    sha256: str | None = None
+    size_bytes: int | None = None
     updates: int = 0
     staleness_total: int = 0
 

@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from aggregator.blobs import FolderBlobs
-from aggregator.fold import rebuild
+from aggregator.fold import Fold
 from aggregator.ledger import Ledger, open_database
-from aggregator.snapshots import load_snapshot
 from device_sims.bench.figures import Figure, publish
 from device_sims.brokers import MosquittoBroker
 from device_sims.processes import ServerProcess
@@ -109,7 +108,7 @@ class _Site:
             broker=self.broker.url,
             bundle=bundle.root,
             password=self._passwords[USER],
-            settings={"rule.buffer_size": 5, "retention.keep_last": 3},
+            settings={"rule.buffer_size": 5, "retention.snapshot_every": 25},
         )
         for number, name in enumerate(AGENTS):
             (root / name).mkdir()
@@ -218,16 +217,18 @@ def _is_fold(site: _Site, *, last: int) -> bool:
     folder = site.root / "aggregator"
     database = open_database(f"sqlite:///{folder / 'ledger.db'}")
     ledger, blobs = Ledger(database), FolderBlobs(folder / "blobs")
-    history = {record.version: record for record in ledger.history(task, last=last)}
-    newest = load_snapshot(blobs, history[last].sha256, specs)
-    for version, record in history.items():
-        if version and blobs.has(record.sha256):
-            blobs.path(record.sha256).unlink()
-    replayed = rebuild(ledger, blobs, specs, task=task, version=last).parameters
+    fold = Fold(ledger, task, specs)
+    newest = fold.rebuild(blobs, last)
+    for version, sha256 in ledger.snapshots(task):
+        if version:
+            blobs.delete(sha256)
+    replayed = fold.rebuild(blobs, last)
     database.dispose()
-    return newest is not None and all(
-        np.array_equal(replayed[name], values) for name, values in newest.items()
+    same = (
+        np.array_equal(replayed.state.parameters[name], values)
+        for name, values in newest.state.parameters.items()
     )
+    return newest.replayed < replayed.replayed and all(same)
 
 
 def _main() -> None:

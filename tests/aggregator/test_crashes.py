@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aggregator.fold import rebuild
+from aggregator.fold import Fold
 from aggregator.merging import Rule
 from aggregator.reception import Inbound
+from aggregator.retention import Retention
 from aggregator.snapshots import encode_snapshot
 from tests.aggregator.workshop import Workshop, make_update, open_workshop
 from wire import topics
@@ -18,6 +19,7 @@ from wire.messages import Outcome, Receipt
 
 UPDATES, BATCH, BUFFER = 11, 4, 3
 RULE = Rule(buffer_size=BUFFER)
+RETENTION = Retention(snapshot_every=BUFFER, keep_snapshots=1, keep_every=0, keep_publications=1)
 
 
 class Crash(BaseException):
@@ -89,7 +91,10 @@ def live(workshop: Workshop, fleet: Fleet, fuse: Fuse, patch: pytest.MonkeyPatch
     """One life of an engine: until the fleet is done, or the fuse blows."""
     patch.setattr(workshop.ledger, "take_in", fuse.around(workshop.ledger.take_in))
     patch.setattr(workshop.ledger, "add_version", fuse.around(workshop.ledger.add_version))
-    patch.setattr(workshop.blobs, "put", fuse.around(workshop.blobs.put))
+    for name in ("add_snapshot", "forget_snapshot", "add_publication", "forget_publications"):
+        patch.setattr(workshop.ledger, name, fuse.around(getattr(workshop.ledger, name)))
+    for name in ("put", "put_file", "delete"):
+        patch.setattr(workshop.blobs, name, fuse.around(getattr(workshop.blobs, name)))
     patch.setattr(workshop.outbox, "publish", fuse.around(fleet.publish))
     patch.setattr(workshop.engine, "_publish", workshop.outbox.publish)
     workshop.engine.start()
@@ -104,18 +109,21 @@ def final_parameters(
 ) -> tuple[bytes, Fleet, int]:
     """Run lives that end after so many steps each, then one to the end; audit the ledger."""
     fleet, blown = Fleet(bundle), 0
-    with open_workshop(folder, rule=RULE) as workshop:
+    with open_workshop(folder, rule=RULE, retention=RETENTION) as workshop:
         workshop.engine.start()
         workshop.engine.register(bundle)
     for steps in [*fuses, 1_000_000]:
         fuse = Fuse(steps)
-        with open_workshop(folder, rule=RULE) as workshop, pytest.MonkeyPatch.context() as patch:
+        with (
+            open_workshop(folder, rule=RULE, retention=RETENTION) as workshop,
+            pytest.MonkeyPatch.context() as patch,
+        ):
             try:
                 live(workshop, fleet, fuse, patch)
             except Crash:
                 fleet.resend()
         blown += fuse.blown
-    with open_workshop(folder, rule=RULE) as workshop:
+    with open_workshop(folder, rule=RULE, retention=RETENTION) as workshop:
         workshop.engine.start()
         return audit(workshop, bundle), fleet, blown
 
@@ -127,16 +135,13 @@ def audit(workshop: Workshop, bundle: Bundle) -> bytes:
     merged = [update.merged_in for update in updates if update.merged_in is not None]
     assert task.version == len(merged) // BUFFER == UPDATES // BUFFER
     assert task.pending == UPDATES % BUFFER
-    replayed = rebuild(
-        workshop.ledger,
-        workshop.blobs,
-        task.specs,
-        task=task.name,
-        version=task.version,
-    )
-    assert encode_snapshot(replayed.parameters) == encode_snapshot(task.state.parameters)
-    assert task.newest.sha256 == workshop.blobs.put(encode_snapshot(replayed.parameters))
-    return encode_snapshot(task.state.parameters)
+    for version, _ in workshop.ledger.snapshots(task.name):
+        if version:
+            workshop.ledger.forget_snapshot(task.name, version)
+    replayed = Fold(workshop.ledger, task.name, task.specs).rebuild(workshop.blobs, task.version)
+    assert encode_snapshot(replayed.state) == encode_snapshot(task.state)
+    assert replayed.digest == task.newest.digest
+    return encode_snapshot(task.state)
 
 
 @pytest.mark.slow

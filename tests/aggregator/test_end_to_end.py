@@ -13,9 +13,8 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from safetensors.numpy import load
 
 from aggregator.blobs import FolderBlobs
-from aggregator.fold import rebuild
+from aggregator.fold import Fold
 from aggregator.ledger import Ledger, Reports, open_database
-from aggregator.snapshots import encode_snapshot
 from tests.aggregator.device import Device, eventually
 from tests.aggregator.mosquitto import Mosquitto
 from tests.aggregator.process import AggregatorProcess
@@ -230,8 +229,9 @@ def audit(data: Path, bundle: Bundle, expected: set[int]) -> None:
     assert sum(version.updates for version in versions) == len(merged)
     assert len(expected) - len(merged) < BUFFER
     blobs, specs = FolderBlobs(data / "blobs"), bundle.manifest.federated
-    for version in versions[:-1]:
-        blobs.delete(version.sha256)
-    state = rebuild(ledger, blobs, specs, task=bundle.task, version=newest.version)
-    assert hashlib.sha256(encode_snapshot(state.parameters)).hexdigest() == newest.sha256
+    for version, sha256 in ledger.snapshots(bundle.task):
+        if version:
+            blobs.delete(sha256)
+    folded = Fold(ledger, bundle.task, specs).rebuild(blobs, newest.version)
+    assert folded.digest == newest.digest
     database.dispose()

@@ -1,6 +1,7 @@
 """What the engine does with messages, time and commands."""
 
 import hashlib
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_a_full_buffer_makes_the_version_that_merge_says(
     workshop: Workshop, bundle: Bundle
 ) -> None:
     task = workshop.engine.tasks[bundle.task]
-    start = task.state
+    start = deepcopy(task.state)
     sent = [make_update(bundle, n) for n in (1, 2, 3)]
     workshop.send("a", *sent)
     specs = bundle.manifest.federated
@@ -325,33 +326,42 @@ def test_tasks_do_not_mix(workshop: Workshop, bundle: Bundle, tmp_path: Path) ->
     assert workshop.engine.tasks[other.task].version == 1
 
 
+OTHERS = ("the update program", "the scorer", "the private parameters", "the publication")
+
+
+def files(workshop: Workshop) -> int:
+    return len(list(workshop.blobs.names()))
+
+
 def test_old_snapshots_go_and_the_bundle_stays(tmp_path: Path, bundle: Bundle) -> None:
-    retention = Retention(keep_last=2, keep_every=4)
+    retention = Retention(snapshot_every=1, keep_snapshots=2, keep_every=4, keep_publications=1)
     rule = Rule(buffer_size=1)
     with open_workshop(tmp_path / "data", rule=rule, retention=retention) as workshop:
         workshop.engine.start()
         workshop.engine.register(bundle)
         workshop.send("a", *(make_update(bundle, n) for n in range(1, 11)))
-        versions = workshop.reports.versions(bundle.task)
-        kept = [v.version.version for v in versions if workshop.blobs.has(v.version.sha256)]
-        assert kept == [0, 4, 8, 9, 10]
+        kept = workshop.ledger.snapshots(bundle.task)
+        assert [version for version, _ in kept] == [0, 4, 8, 9, 10]
+        assert files(workshop) == len({sha256 for _, sha256 in kept}) + len(OTHERS)
         assert all(workshop.blobs.has(entry.sha256) for entry in bundle.manifest.files)
-    tighter = Retention(keep_last=1, keep_every=0)
+    tighter = Retention(snapshot_every=1, keep_snapshots=1, keep_every=0, keep_publications=1)
     with open_workshop(tmp_path / "data", rule=rule, retention=tighter) as workshop:
         workshop.engine.start()
-        kept = [v.version.version for v in versions if workshop.blobs.has(v.version.sha256)]
-        assert kept == [0, 10]
+        kept = workshop.ledger.snapshots(bundle.task)
+        assert [version for version, _ in kept] == [0, 10]
+        assert all(workshop.blobs.has(sha256) for _, sha256 in kept)
+        assert files(workshop) == len(kept) + len(OTHERS)
 
 
 def test_a_merge_that_cannot_be_written_is_tried_again(
     workshop: Workshop, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_data: bytes) -> str:
-        raise OSError(28, "No space left on device")
+    def refuse(*_: object) -> None:
+        raise LedgerUnavailableError("database or disk is full")
 
     task = workshop.engine.tasks[bundle.task]
     with monkeypatch.context() as patch:
-        patch.setattr(workshop.blobs, "put", full)
+        patch.setattr(workshop.ledger, "add_version", refuse)
         workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
         assert (task.version, task.pending) == (0, 3)
     assert len(outcomes(workshop, "a")) == 3
@@ -361,11 +371,36 @@ def test_a_merge_that_cannot_be_written_is_tried_again(
     assert (task.version, task.pending) == (1, 0)
 
 
-def test_a_bucket_that_is_away_delays_the_merge_and_loses_nothing(
+def test_a_full_disk_delays_the_announcement_and_nothing_else(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    retention = Retention(snapshot_every=1)
+    with open_workshop(tmp_path / "data", retention=retention) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        with monkeypatch.context() as patch:
+            for name in ("put", "put_file"):
+                patch.setattr(workshop.blobs, name, full)
+            workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
+            assert workshop.engine.tasks[bundle.task].version == 1
+            assert workshop.outbox.announcements(bundle.task)[-1].version == 0
+            assert [v for v, _ in workshop.ledger.snapshots(bundle.task)] == [0]
+        workshop.clock.now += 1.0
+        workshop.engine.tick()
+        assert workshop.outbox.announcements(bundle.task)[-1].version == 1
+        workshop.send("a", *(make_update(bundle, n) for n in (4, 5, 6)))
+        assert [v for v, _ in workshop.ledger.snapshots(bundle.task)] == [0, 2]
+
+
+def test_a_bucket_that_is_away_delays_the_announcement_and_loses_nothing(
     tmp_path: Path, bundle: Bundle, bucket_url: str, bucket_server: BucketServer
 ) -> None:
     blobs = open_blobs(bucket_url, cache=tmp_path / "cache", cache_bytes=0)
-    with open_workshop(tmp_path / "data", blobs=blobs) as workshop:
+    retention = Retention(snapshot_every=1)
+    with open_workshop(tmp_path / "data", blobs=blobs, retention=retention) as workshop:
         workshop.engine.start()
         workshop.engine.register(bundle)
         task = workshop.engine.tasks[bundle.task]
@@ -374,11 +409,14 @@ def test_a_bucket_that_is_away_delays_the_merge_and_loses_nothing(
             workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
         finally:
             bucket_server.start()
-        assert (task.version, task.pending) == (0, 3)
         assert len(outcomes(workshop, "a")) == 3
+        assert task.version == 1
+        assert workshop.outbox.announcements(bundle.task)[-1].version == 0
         workshop.clock.now += 1.0
         workshop.engine.tick()
-        assert (task.version, task.pending) == (1, 0)
+        assert workshop.outbox.announcements(bundle.task)[-1].version == 1
+        workshop.send("a", *(make_update(bundle, n) for n in (4, 5, 6)))
+        assert [v for v, _ in workshop.ledger.snapshots(bundle.task)] == [0, 2]
     fresh = open_blobs(bucket_url, cache=tmp_path / "fresh", cache_bytes=0)
     with open_workshop(tmp_path / "data", blobs=fresh) as workshop:
         workshop.engine.start()
@@ -418,7 +456,7 @@ def test_restart_goes_on_where_it_was(tmp_path: Path, bundle: Bundle) -> None:
         assert after.version == 2
 
 
-def test_a_damaged_snapshot_is_mended_before_it_is_announced(
+def test_a_damaged_publication_is_mended_before_it_is_announced(
     tmp_path: Path, bundle: Bundle
 ) -> None:
     with open_workshop(tmp_path / "data") as workshop:
@@ -427,16 +465,15 @@ def test_a_damaged_snapshot_is_mended_before_it_is_announced(
         workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
         task = workshop.engine.tasks[bundle.task]
         assert task.published is not None
-        newest, published = task.newest.sha256, task.published.sha256
-        programs = bundle.manifest.files[0].sha256
-        for sha256 in (newest, published, programs):
+        published, programs = task.published.sha256, bundle.manifest.files[0].sha256
+        for sha256 in (published, programs):
             flip_last_byte(workshop.blobs.path(sha256))
     with open_workshop(tmp_path / "data") as workshop:
         workshop.engine.start()
         workshop.engine.register(bundle)
         announced = workshop.outbox.announcements(bundle.task)[-1]
         assert (announced.version, announced.sha256) == (1, published)
-        for sha256 in (newest, published, programs):
+        for sha256 in (published, programs):
             content = workshop.blobs.path(sha256).read_bytes()
             assert hashlib.sha256(content).hexdigest() == sha256
 

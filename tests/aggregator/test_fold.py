@@ -1,12 +1,12 @@
-"""Any version can be rebuilt bit for bit, whichever snapshots are left."""
+"""Any version can be rebuilt bit for bit, by every rule, whichever snapshots are left."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aggregator.fold import FoldError, rebuild
-from aggregator.merging import RowCorrection, Rule, Weighting
+from aggregator.fold import Fold, FoldError
+from aggregator.merging import Kind, Optimizer, RowCorrection, Rule, StalenessScope, Weighting
 from aggregator.orders import Steering
 from aggregator.retention import Retention
 from aggregator.snapshots import encode_snapshot
@@ -14,7 +14,18 @@ from tests.aggregator.workshop import Workshop, make_update, open_workshop
 from wire.bundle import Bundle
 from wire.policy import CodecPolicy
 
-VERSIONS = 8
+VERSIONS = 9
+OFTEN = Retention(snapshot_every=1, keep_snapshots=1, keep_every=5)
+RULES = {
+    "plain": Rule(buffer_size=3),
+    "touched": Rule(buffer_size=3, row_correction=RowCorrection.TOUCHED),
+    "heat": Rule(buffer_size=3, row_correction=RowCorrection.HEAT),
+    "row staleness": Rule(buffer_size=3, staleness_scope=StalenessScope.ROW),
+    "participation": Rule(buffer_size=3, participation_exponent=0.5),
+    "cached": Rule(kind=Kind.CA2FL, buffer_size=3),
+    "adaptive": Rule(kind=Kind.FADAS, buffer_size=3, optimizer=Optimizer.AMSGRAD),
+    "yogi": Rule(buffer_size=3, optimizer=Optimizer.YOGI),
+}
 
 
 def train(workshop: Workshop, bundle: Bundle) -> list[str]:
@@ -23,75 +34,119 @@ def train(workshop: Workshop, bundle: Bundle) -> list[str]:
     workshop.engine.register(bundle)
     task = workshop.engine.tasks[bundle.task]
     rng = np.random.default_rng(3)
-    digests, sequence = [task.newest.sha256], 0
+    digests, sequence = [task.newest.digest], 0
     for version in range(VERSIONS):
         if version == 4:
-            rule = {"weighting": Weighting.EXAMPLES.value, "server_learning_rate": 1.5}
+            rule: dict[str, float | str] = {"server_learning_rate": 0.5}
+            if task.orders.rule.kind is not Kind.CA2FL:
+                rule["weighting"] = Weighting.EXAMPLES.value
             workshop.engine.steer(bundle.task, Steering(rule=rule))
-        for _ in range(3):
+        for device in "abc" if version % 2 else "aab":
             sequence += 1
             base = int(rng.integers(0, version + 1))
-            workshop.send("a", make_update(bundle, sequence, base=base, codec=CodecPolicy()))
-        digests.append(task.newest.sha256)
+            update = make_update(bundle, sequence, base=base, codec=CodecPolicy())
+            workshop.send(device, update)
+        digests.append(task.newest.digest)
     return digests
 
 
-def digest(workshop: Workshop, bundle: Bundle, version: int) -> str:
-    state = rebuild(
-        workshop.ledger,
-        workshop.blobs,
-        bundle.manifest.federated,
-        task=bundle.task,
-        version=version,
-    )
-    assert state.version == version
-    return workshop.blobs.put(encode_snapshot(state.parameters))
+def fold(workshop: Workshop, bundle: Bundle) -> Fold:
+    return Fold(workshop.ledger, bundle.task, bundle.manifest.federated)
 
 
-@pytest.mark.parametrize("correction", list(RowCorrection))
-def test_every_pruned_version_is_rebuilt_bit_for_bit(
-    tmp_path: Path, bundle: Bundle, correction: RowCorrection
+def forget_snapshots(workshop: Workshop, bundle: Bundle) -> None:
+    for version, sha256 in workshop.ledger.snapshots(bundle.task):
+        if version:
+            workshop.ledger.forget_snapshot(bundle.task, version)
+            workshop.blobs.delete(sha256)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_version_is_rebuilt_bit_for_bit(tmp_path: Path, bundle: Bundle, name: str) -> None:
+    with open_workshop(tmp_path / "data", rule=RULES[name], retention=OFTEN) as workshop:
+        digests = train(workshop, bundle)
+        live = encode_snapshot(workshop.engine.tasks[bundle.task].state)
+        assert [version for version, _ in workshop.ledger.snapshots(bundle.task)] == [0, 5, 9]
+        for version, digest in enumerate(digests):
+            folded = fold(workshop, bundle).rebuild(workshop.blobs, version)
+            assert (folded.state.version, folded.digest) == (version, digest)
+            assert folded.replayed == 3 * (version % 5 if version < 9 else 0)
+        # From the bundle alone, through every snapshot's content.
+        forget_snapshots(workshop, bundle)
+        folded = fold(workshop, bundle).rebuild(workshop.blobs, VERSIONS)
+        assert (folded.digest, folded.replayed) == (digests[-1], 3 * VERSIONS)
+        assert encode_snapshot(folded.state) == live
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_restart_goes_on_as_if_there_had_been_none(
+    tmp_path: Path, bundle: Bundle, name: str
 ) -> None:
-    rule = Rule(buffer_size=3, row_correction=correction)
-    retention = Retention(keep_last=1, keep_every=5)
-    with open_workshop(tmp_path / "data", rule=rule, retention=retention) as workshop:
-        digests = train(workshop, bundle)
-        pruned = [v for v, sha256 in enumerate(digests) if not workshop.blobs.has(sha256)]
-        assert pruned == [1, 2, 3, 4, 6, 7]
-        for version in pruned:
-            assert digest(workshop, bundle, version) == digests[version]
-            workshop.blobs.delete(digests[version])
+    digests = []
+    for lives in (1, 3):
+        folder = tmp_path / f"{lives}"
+        for life in range(lives):
+            with open_workshop(folder, rule=RULES[name]) as workshop:
+                workshop.engine.start()
+                workshop.engine.register(bundle)
+                for number in range(12 // lives * life, 12 // lives * (life + 1)):
+                    update = make_update(bundle, number + 1, base=number // 4)
+                    workshop.send("abcd"[number % 4], update)
+                if life == 1:
+                    workshop.engine.save_all()
+                newest = workshop.engine.tasks[bundle.task].newest
+        digests.append(newest.digest)
+    assert newest.version == 4
+    assert digests[0] == digests[1]
 
 
-def test_a_damaged_newest_snapshot_is_rebuilt_at_start(tmp_path: Path, bundle: Bundle) -> None:
-    with open_workshop(tmp_path / "data") as workshop:
+def test_a_damaged_snapshot_is_passed_over(tmp_path: Path, bundle: Bundle) -> None:
+    with open_workshop(tmp_path / "data", retention=OFTEN) as workshop:
         digests = train(workshop, bundle)
-        path = workshop.blobs.path(digests[-1])
-    path.write_bytes(path.read_bytes()[:-4] + b"oops")
+        for _, sha256 in workshop.ledger.snapshots(bundle.task)[1:]:
+            path = workshop.blobs.path(sha256)
+            path.write_bytes(path.read_bytes()[:-4] + b"oops")
     with open_workshop(tmp_path / "data") as workshop:
         workshop.engine.start()
-        task = workshop.engine.tasks[bundle.task]
-        assert workshop.blobs.put(encode_snapshot(task.state.parameters)) == digests[-1]
-
-
-def test_the_ledger_and_the_bundle_are_enough(workshop: Workshop, bundle: Bundle) -> None:
-    digests = train(workshop, bundle)
-    for sha256 in digests[1:]:
-        workshop.blobs.delete(sha256)
-    assert digest(workshop, bundle, VERSIONS) == digests[-1]
+        assert workshop.engine.tasks[bundle.task].newest.digest == digests[-1]
+        folded = fold(workshop, bundle).rebuild(workshop.blobs, VERSIONS)
+        assert (folded.digest, folded.replayed) == (digests[-1], 3 * VERSIONS)
 
 
 def test_without_any_snapshot_there_is_nothing_to_fold_from(
     workshop: Workshop, bundle: Bundle
 ) -> None:
-    for sha256 in train(workshop, bundle):
+    train(workshop, bundle)
+    for _, sha256 in workshop.ledger.snapshots(bundle.task):
         workshop.blobs.delete(sha256)
     with pytest.raises(FoldError, match="no snapshot"):
-        digest(workshop, bundle, VERSIONS)
+        fold(workshop, bundle).rebuild(workshop.blobs, VERSIONS)
 
 
 def test_a_version_that_does_not_exist_cannot_be_rebuilt(
     workshop: Workshop, bundle: Bundle
 ) -> None:
     with pytest.raises(FoldError, match="version 99"):
-        digest(workshop, bundle, 99)
+        fold(workshop, bundle).rebuild(workshop.blobs, 99)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE updates SET base_version = base_version + 1 WHERE id = 5",
+        "UPDATE updates SET payload = (SELECT payload FROM updates WHERE id = 1) WHERE id = 5",
+        "UPDATE updates SET merged_in = 3 WHERE id = 5",
+        "UPDATE versions SET rule = json_set(rule, '$.server_learning_rate', 0.9) "
+        "WHERE version = 2",
+        "UPDATE versions SET digest = (SELECT digest FROM versions WHERE version = 1) "
+        "WHERE version = 2",
+    ],
+)
+def test_a_ledger_that_was_changed_is_noticed(tmp_path: Path, bundle: Bundle, change: str) -> None:
+    with open_workshop(tmp_path / "data") as workshop:
+        train(workshop, bundle)
+        forget_snapshots(workshop, bundle)
+        with workshop.ledger._database.begin() as connection:
+            connection.exec_driver_sql(change)
+        with pytest.raises(FoldError, match=r"version 2 .* was recorded as"):
+            fold(workshop, bundle).rebuild(workshop.blobs, VERSIONS)

@@ -89,7 +89,7 @@ def test_credentials_and_tls_files(tmp_path: Path) -> None:
         ('[rule]\nkind = "fedsgd"', r"rule\.kind is 'fedsgd'; expected one of fedavg, fedasync"),
         ("[rule]\nmomentum = 0.5", r"rule\.momentum is 0\.5; expected no such key"),
         ("[admission]\nmax_norm = -1", r"admission\.max_norm is -1"),
-        ("[retention]\nkeep_last = 0", r"retention\.keep_last is 0"),
+        ("[retention]\nkeep_snapshots = 0", r"retention\.keep_snapshots is 0"),
         ("announce_interval_s = -1", "announce_interval_s is -1; expected seconds"),
         ("bundles = 3", "bundles is 3; expected a list of paths"),
         ('insecure = "maybe"', "insecure is 'maybe'; expected true or false"),

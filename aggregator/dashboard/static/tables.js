@@ -23,9 +23,9 @@ export function showVersions(element, note, versions, now) {
     { text: v.updates ? format.decimal(v.mean_staleness) : "–", number: true },
     { text: format.quality(v.hr_at_10), number: true },
     { text: format.quality(v.ndcg_at_10), number: true, optional: true },
-    { text: format.bytes(v.size_bytes), number: true, optional: true },
+    { text: v.digest.slice(0, 8), title: v.digest, optional: true },
   ]);
-  const heads = ["Version", "Made", "Updates", "Staleness", "HR@10", "NDCG@10", "Size"];
+  const heads = ["Version", "Made", "Updates", "Staleness", "HR@10", "NDCG@10", "Digest"];
   table(element, heads, rows, "No version yet.");
 }
 

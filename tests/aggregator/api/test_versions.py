@@ -53,7 +53,7 @@ def test_parameters_are_what_devices_share(
 
 
 def test_a_pruned_version_says_so(client: httpx.Client, workshop: Workshop, bundle: Bundle) -> None:
-    workshop.engine._retention = Retention(keep_last=1, keep_every=0)
+    workshop.engine._retention = Retention(keep_publications=1)
     train(workshop, bundle, 2)
     gone = client.get(f"/v1/tasks/{bundle.task}/versions/1/parameters")
     assert gone.status_code == 404

@@ -137,7 +137,7 @@ def test_the_errors_of_rounding_do_not_add_up(
 def test_a_device_that_was_away_too_long_gets_the_version_whole(
     workshop: Workshop, bundle: Bundle, follower: Follower
 ) -> None:
-    workshop.engine._retention = Retention(keep_last=2, keep_every=0)
+    workshop.engine._retention = Retention(keep_publications=2)
     follower.follow(train(workshop, bundle, 1))
     announcement = train(workshop, bundle, 4)
     base, _ = follower.follow(announcement)

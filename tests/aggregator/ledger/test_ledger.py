@@ -67,6 +67,7 @@ def version(number: int, *, updates: int = 0) -> VersionRecord:
     return VersionRecord(
         task=TASK,
         version=number,
+        digest=f"{number:064x}",
         sha256=f"{number:064x}",
         size_bytes=10,
         rule={"buffer_size": 2},
@@ -273,12 +274,14 @@ def test_a_blob_knows_its_versions(ledger: Ledger) -> None:
     same = VersionRecord(
         task=TASK,
         version=1,
+        digest="1" * 64,
         sha256=version(0).sha256,
         size_bytes=10,
         rule={},
         created_at=1.0,
     )
     ledger.add_version(same, [], {})
+    assert same.sha256 is not None
     assert sorted(ledger.versions_of_blob(same.sha256)) == [(TASK, 0), (TASK, 1)]
     assert ledger.versions_of_blob("f" * 64) == []
 
