@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
@@ -97,7 +98,7 @@ versions = Table(
     metadata,
     Column("task", ForeignKey("tasks.task"), primary_key=True),
     Column("version", BigInteger, primary_key=True),
-    Column("digest", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, server_default=text("''")),
     Column("sha256", String(64)),
     Column("size_bytes", BigInteger),
     Column("rule", JSON, nullable=False),
