@@ -105,8 +105,10 @@ class BaseLoader:
             # Versions of equal content are one file, which came over the network once.
             if announcement.sha256 != self._held.get("sha256"):
                 self._received_bytes += announcement.size_bytes
+        # What does not fit the manifest must not become what patches are added to.
+        parameters = map_checked(path, manifest.federated)
         self._hold(announcement)
-        return map_checked(path, manifest.federated)
+        return parameters
 
     def _smallest_patch(self, announcement: Announcement) -> Patch | None:
         """What costs least, if that is a patch that the device can use."""
@@ -124,9 +126,12 @@ class BaseLoader:
 
     def _patched(self, manifest: Manifest, announcement: Announcement, patch: Patch) -> Path | None:
         """The announced version's file, made of an older one; None if that cannot be done."""
+        # A patch of no use has come all the same, and one that another agent had was needed too.
+        received_bytes = self._received_bytes + patch.size_bytes
 
         def make(path: Path) -> None:
             payload = self._source.patch(patch)
+            self._received_bytes = received_bytes
             if patch.base is None:
                 with write_parameters(path, manifest.federated) as state:
                     apply_patch(state, payload, manifest.federated)
@@ -145,7 +150,7 @@ class BaseLoader:
         except (PermanentDownloadError, WireError) as error:
             logger.warning("a patch did not lead to version %d: %s", announcement.version, error)
             return None
-        self._received_bytes += patch.size_bytes
+        self._received_bytes = received_bytes
         return path
 
     def _rows_bytes(self, manifest: Manifest, announcement: Announcement) -> int:
