@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_agent.errors import PermanentDownloadError
+from edge_agent.errors import PermanentDownloadError, TransientDownloadError
 from edge_agent.remote_rows import RemoteRows
 from wire.delta import FloatArray
 from wire.manifest import ParameterSpec, Role
@@ -83,3 +83,19 @@ def test_other_rows_than_those_asked_for_are_refused() -> None:
     found = RemoteRows(SPECS, ITEMS, wrong).parameters()
     with pytest.raises(PermanentDownloadError, match="not those asked for"):
         found["item"][np.array([3])]
+
+
+def test_a_request_that_failed_can_be_made_again() -> None:
+    aggregator, away = Aggregator(), [False]
+
+    def sometimes(wanted: bytes, most_bytes: int) -> bytes:
+        if away[0]:
+            raise TransientDownloadError("the network is down")
+        return aggregator(wanted, most_bytes)
+
+    found = RemoteRows(SPECS, ITEMS, sometimes).parameters()
+    away[0], rows = True, np.array([3, 1])
+    with pytest.raises(TransientDownloadError):
+        found["item"][rows]
+    away[0] = False
+    assert np.array_equal(found["item"][rows], aggregator.state["item"][rows])
