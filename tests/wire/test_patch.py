@@ -111,6 +111,17 @@ def test_large_multiples_cost_no_more_than_raw() -> None:
     assert np.array_equal(block.values, values)
 
 
+@pytest.mark.parametrize("exponent", [-100, -63, -31, -30])
+def test_a_size_that_jumps_by_any_power_of_two_is_exact(exponent: int) -> None:
+    old = {name: np.zeros_like(values) for name, values in state(0, 0).items()}
+    new = {name: np.array(values) for name, values in old.items()}
+    # From a grid that was very fine to values that are very large, and one of the fine ones.
+    new["item"][2:4], new["item"][7, 0] = 1.0, 2.0**exponent
+    payload = encode_patch(old, new, SPECS, dict.fromkeys(old, exponent))
+    apply_patch(old, payload, SPECS)
+    assert bits(old) == bits(new)
+
+
 @given(st.sets(st.integers(0, ITEMS - 1)))
 def test_a_request_for_rows_is_what_it_was(wanted: set[int]) -> None:
     rows = np.array(sorted(wanted), np.int64)
