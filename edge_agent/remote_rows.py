@@ -39,8 +39,9 @@ class RemoteRows:
         self._portion = rows_at_once(specs)
         self._rows: Rows = np.zeros(0, np.int64)
         self._values: dict[str, FloatArray] = {}
-        # No rows at all: that asks for the dense parameters.
-        self._dense = self._asked(self._rows)
+        # No rows at all: that asks for the dense parameters, if there are any.
+        dense = any(spec.role is Role.DENSE for spec in specs)
+        self._dense = self._asked(self._rows) if dense else {}
         for spec in specs:
             if spec.role is Role.ROWS:
                 self._values[spec.name] = np.zeros((0, spec.shape[1]), np.float32)

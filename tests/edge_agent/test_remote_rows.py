@@ -64,6 +64,13 @@ def test_many_rows_come_in_portions_of_bounded_size(scale: float) -> None:
     assert aggregator.asked == [0, most, most, 2_500 - 2 * most]
 
 
+def test_a_task_of_tables_only_asks_for_nothing_else() -> None:
+    def never(wanted: bytes, most_bytes: int) -> bytes:
+        raise AssertionError(wanted, most_bytes)
+
+    assert set(RemoteRows(SPECS[:2], ITEMS, never).parameters()) == {"item", "bias"}
+
+
 def test_one_row_and_none() -> None:
     aggregator = Aggregator()
     found = RemoteRows(SPECS, ITEMS, aggregator).parameters()

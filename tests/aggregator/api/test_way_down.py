@@ -25,6 +25,7 @@ from wire.delta import FloatArray, RowBlock, Tensor
 from wire.manifest import Manifest, Role
 from wire.messages import Announcement
 from wire.parameters import map_parameters
+from wire.patch import encode_row_numbers
 
 ITEMS, WIDTH = 400, 8
 
@@ -273,6 +274,15 @@ class TestRows:
         train(workshop, bundle, 1)
         at = f"/v1/tasks/{bundle.task}/versions/1/rows"
         assert client.post(at, content=wanted).status_code == 422
+
+    def test_no_cache_keeps_the_rows_of_a_device(
+        self, client: httpx.Client, workshop: Workshop, bundle: Bundle
+    ) -> None:
+        train(workshop, bundle, 1)
+        wanted = encode_row_numbers(np.array([3]), ITEMS)
+        answer = client.post(f"/v1/tasks/{bundle.task}/versions/1/rows", content=wanted)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
 
 
 def test_rows_are_not_given_where_the_manifest_does_not_allow_it(
