@@ -142,7 +142,7 @@ class Downloads:
             DownloadError: not available, too large, or not the manifest of that name.
         """
         with self._open(f"/v1/tasks/{task}/manifest") as response:
-            raw = _read(response, MAX_MANIFEST_BYTES + 1)
+            raw = _read_body(response, MAX_MANIFEST_BYTES + 1)
         if len(raw) > MAX_MANIFEST_BYTES or task_id(raw) != task:
             raise PermanentDownloadError(f"what {self._url} sent is not the manifest of {task}")
         return raw
@@ -189,7 +189,7 @@ class Downloads:
         """
         query = "" if base is None else f"?base={base}"
         with self._open(f"/v1/tasks/{task}/versions/{version}/patches{query}") as response:
-            raw = _read(response, MAX_OFFERS_BYTES)
+            raw = _read_body(response, MAX_OFFERS_BYTES)
         try:
             offered = json.loads(raw)
             if not isinstance(offered, list) or len(offered) > MAX_OFFERS:
@@ -231,7 +231,7 @@ class Downloads:
         """
         path = f"/v1/tasks/{task}/versions/{version}/rows"
         with self._open(path, body=wanted) as response:
-            raw = _read(response, most_bytes + 1)
+            raw = _read_body(response, most_bytes + 1)
         if len(raw) > most_bytes:
             raise PermanentDownloadError(f"rows take more than the {most_bytes} bytes expected")
         return raw
@@ -396,3 +396,12 @@ def _read(response: http.client.HTTPResponse, most: int) -> bytes:
         return response.read(most)
     except (OSError, http.client.HTTPException) as error:
         raise TransientDownloadError(f"the download broke off: {error!r}") from None
+
+
+def _read_body(response: http.client.HTTPResponse, most: int) -> bytes:
+    """All of a body, or its first ``most`` bytes."""
+    raw = _read(response, most)
+    # A connection that breaks shows as an early end, which is no word of the server's.
+    if response.length and len(raw) < most:
+        raise TransientDownloadError(f"the download broke off {response.length} bytes too early")
+    return raw

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -292,3 +292,28 @@ def test_threads_that_share_a_folder_of_patches_do_not_lose_one(
         thread.join()
     assert found == [True] * 240
     assert files(tmp_path) == set()
+
+
+def test_an_answer_that_breaks_off_is_transient(
+    server: BlobServer, downloads: Downloads, task: TinyTask
+) -> None:
+    server.add_task(task)
+    at = f"/v1/tasks/{task.task}/versions/7"
+    server.resources[f"{at}/patches?base=3"] = b'[{"base": 3, "sha256": "", "size_bytes": 1}]'
+    server.resources[f"{at}/rows"] = bytes(100)
+    asks: list[Callable[[], object]] = [
+        lambda: downloads.manifest(task.task),
+        lambda: downloads.patches(task.task, 7, 3),
+        lambda: downloads.rows(task.task, 7, b"wanted", 1000),
+    ]
+    for cut_after in (0, 20):
+        server.cut_after = cut_after
+        for ask in asks:
+            with pytest.raises(TransientDownloadError, match="broke off"):
+                ask()
+    server.cut_after = None
+    assert downloads.rows(task.task, 7, b"wanted", 100) == bytes(100)
+    with pytest.raises(PermanentDownloadError, match="more than the 99 bytes"):
+        downloads.rows(task.task, 7, b"wanted", 99)
+    with pytest.raises(PermanentDownloadError, match="does not list patches"):
+        downloads.patches(task.task, 7, 3)
