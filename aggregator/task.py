@@ -1,13 +1,21 @@
 """One task as the engine holds it: how it is steered, the current version, and what waits."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from aggregator.blobs import Blobs
 from aggregator.digest import next_digest
 from aggregator.fold import Fold, contribution
-from aggregator.ledger import Ledger, PublicationRecord, TaskRecord, VersionRecord
+from aggregator.ledger import (
+    Ancestry,
+    Ledger,
+    Origin,
+    PublicationRecord,
+    TaskRecord,
+    VersionRecord,
+    ancestry_of,
+)
 from aggregator.merging import Contribution, ServerState, advance
 from aggregator.orders import Orders
 from aggregator.publication import publish
@@ -28,6 +36,7 @@ class Task:
         unsaved: how many updates were merged since its newest snapshot.
         waiting: accepted updates that no merge has taken, in the order of their ids.
         published: its newest publication, whose file is there.
+        origins: its versions that no merge made.
         now: monotonic seconds; what waits is waiting since now.
     """
 
@@ -40,12 +49,14 @@ class Task:
         unsaved: int = 0,
         waiting: Iterable[Contribution] = (),
         published: PublicationRecord | None = None,
+        origins: Mapping[int, Origin] | None = None,
         now: float,
     ) -> None:
         self.manifest = Manifest.from_json(record.manifest)
         self.record, self.orders = record, Orders.of(record)
         self.newest, self.published = newest, published
         self._state, self.unsaved = state, unsaved
+        self._origins = dict(origins or {})
         self._waiting = list(waiting)
         self._waiting_since = now
         self.retry_at: float | None = None
@@ -74,6 +85,7 @@ class Task:
             unsaved=folded.replayed,
             waiting=waiting,
             published=published,
+            origins=ledger.origins(record.task),
             now=now,
         )
 
@@ -96,6 +108,11 @@ class Task:
     def state(self) -> ServerState:
         """The current version's parameters."""
         return self._state
+
+    @property
+    def ancestry(self) -> Ancestry:
+        """What the current version is made of."""
+        return ancestry_of(self._origins, self.version)
 
     @property
     def pending(self) -> int:
@@ -134,7 +151,7 @@ class Task:
         """
         rule = self.orders.rule
         batch = self._waiting[: rule.buffer_size]
-        step = Fold(ledger, self.name, self.specs).step(self._state, batch, rule)
+        step = Fold(ledger, self.name, self.specs).step(self._state, batch, rule, self.ancestry)
         staleness = Counter(self.version - update.base_version for update in batch)
         version = VersionRecord(
             task=self.name,
