@@ -18,11 +18,12 @@ from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import Blobs
 from aggregator.clock import Clock
 from aggregator.ledger import Event, Ledger, LedgerUnavailableError, TaskRecord, VersionRecord
+from aggregator.lineage import promote, roll_back
 from aggregator.merging import Contribution, Rule, ServerState
 from aggregator.metrics import Instruments
 from aggregator.orders import Orders, Steering
 from aggregator.reception import Inbound, Received, receive
-from aggregator.retention import Retention, forget_publications, prune
+from aggregator.retention import Retention, delete_unused, forget_publications, prune
 from aggregator.snapshots import read_snapshot
 from aggregator.task import Task
 from wire import topics
@@ -218,6 +219,45 @@ class Engine:
         self._announce(task)
         self.tick()
 
+    def rollback(self, name: str, version: int) -> int:
+        """Make the next version with the parameters of an older one; see ``lineage.roll_back``.
+
+        Nothing else is done meanwhile.
+
+        Raises:
+            KeyError: no such task.
+        """
+        task, at = self._tasks[name], self._clock.time()
+        new = roll_back(task, version, ledger=self._ledger, blobs=self._blobs, at=at)
+        self._show_new_way(task)
+        return new
+
+    def promote(self, name: str, lineage: int) -> int:
+        """Make a lineage the next version; see ``lineage.promote``.
+
+        Nothing else is done meanwhile.
+
+        Raises:
+            KeyError: no such task, or no such lineage.
+        """
+        task, record = self._tasks[name], self._ledger.lineage(name, lineage)
+        if record is None:
+            raise KeyError(lineage)
+        at = self._clock.time()
+        new = promote(task, record, ledger=self._ledger, blobs=self._blobs, at=at)
+        self._show_new_way(task)
+        return new
+
+    def forget_lineage(self, name: str, lineage: int) -> None:
+        """Forget a lineage and remove its snapshot; no error if there is none.
+
+        Versions that it was promoted to stay.
+        """
+        record = self._ledger.lineage(name, lineage)
+        if record is not None:
+            self._ledger.forget_lineage(name, lineage)
+            delete_unused(self._ledger, self._blobs, record.sha256)
+
     def save_all(self) -> None:
         """Make a snapshot of every task, so that the next start replays nothing."""
         for task in self._tasks.values():
@@ -293,6 +333,12 @@ class Engine:
         except (LedgerUnavailableError, OSError) as error:
             _log.error("old snapshots of task %s stay for now: %s", task.name, error)
             self._instruments.failures.labels("prune").inc()
+
+    def _show_new_way(self, task: Task) -> None:
+        self._prune(task)
+        self._show(task)
+        self._announce(task)
+        self.tick()
 
     def _announcement_due(self, task: Task) -> float:
         if task.is_announced:

@@ -173,7 +173,7 @@ class Fold:
             if not record.digest:
                 # Of before there were digests: the next ones begin from nothing.
                 folded = replace(folded, digest="")
-            elif not stretch.without and folded.digest != record.digest:
+            elif self._is_plain(record, stretch, ancestry) and folded.digest != record.digest:
                 raise FoldError(
                     f"version {record.version} of task {self._task} comes out as {folded.digest}, "
                     f"but was recorded as {record.digest}: the database or a snapshot was changed"
@@ -209,6 +209,14 @@ class Fold:
             f"version {ancestry[-1].last} of task {self._task} cannot be rebuilt: no snapshot is "
             "left"
         )
+
+    def _is_plain(self, record: VersionRecord, stretch: Stretch, ancestry: Ancestry) -> bool:
+        """Whether a version is made of what it was recorded with."""
+        if not stretch.without:
+            return True
+        if record.origin is None:
+            return False
+        return self.ancestry(record.version) == up_to(ancestry, record.version)
 
     def _records(
         self, ancestry: Ancestry, *, after: int

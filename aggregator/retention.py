@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from aggregator.blobs import Blobs
 from aggregator.ledger import Ledger
 
-__all__ = ["Retention", "forget_publications", "prune"]
+__all__ = ["Retention", "delete_unused", "forget_publications", "prune"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def prune(ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str) -> N
     for version, sha256 in snapshots:
         if version not in kept:
             ledger.forget_snapshot(task, version)
-            _delete_unused(ledger, blobs, sha256)
+            delete_unused(ledger, blobs, sha256)
 
 
 def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str) -> None:
@@ -84,9 +84,11 @@ def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, t
     old = ledger.publications(task)[: -retention.keep_publications]
     ledger.forget_publications(task, [publication.version for publication in old])
     for publication in old:
-        _delete_unused(ledger, blobs, publication.sha256)
+        delete_unused(ledger, blobs, publication.sha256)
 
 
-def _delete_unused(ledger: Ledger, blobs: Blobs, sha256: str) -> None:
-    if not ledger.publications_of_blob(sha256) and not ledger.versions_of_blob(sha256):
+def delete_unused(ledger: Ledger, blobs: Blobs, sha256: str) -> None:
+    """Remove a blob that nothing names."""
+    used = ledger.publications_of_blob(sha256) or ledger.versions_of_blob(sha256)
+    if not used and not ledger.lineages_of_blob(sha256):
         blobs.delete(sha256)

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 from aggregator.blobs import Blobs
-from aggregator.digest import next_digest
-from aggregator.fold import Fold, contribution
+from aggregator.digest import next_digest, origin_digest
+from aggregator.fold import Fold, Folded, contribution
 from aggregator.ledger import (
     Ancestry,
+    Event,
     Ledger,
     Origin,
     PublicationRecord,
@@ -110,6 +112,11 @@ class Task:
         return self._state
 
     @property
+    def origin(self) -> Origin | None:
+        """Where the current version comes from; None if a merge made it."""
+        return self._origins.get(self.version)
+
+    @property
     def ancestry(self) -> Ancestry:
         """What the current version is made of."""
         return ancestry_of(self._origins, self.version)
@@ -181,6 +188,47 @@ class Task:
         snapshot = encode_snapshot(self._state)
         ledger.add_snapshot(self.name, self.version, blobs.put(snapshot), len(snapshot))
         self.unsaved = 0
+
+    def go_on_from(
+        self,
+        folded: Folded,
+        origin: Origin,
+        ledger: Ledger,
+        blobs: Blobs,
+        *,
+        event: Event,
+        left_out: Sequence[int] = (),
+    ) -> None:
+        """Make what was folded the next version, durably; nothing changes if that fails.
+
+        Args:
+            folded: its parameters and memory, and the digest that they have; taken over.
+            origin: where it comes from.
+            ledger: where the version is recorded.
+            blobs: where its snapshot goes, before the row that names it.
+            event: what the operator shall know of it.
+            left_out: ids of waiting updates that shall never be merged.
+
+        Raises:
+            LedgerUnavailableError: the database refuses.
+            OSError: the snapshot cannot be written.
+        """
+        state = replace(folded.state, version=self.version + 1)
+        snapshot = encode_snapshot(state)
+        version = VersionRecord(
+            task=self.name,
+            version=state.version,
+            digest=origin_digest(folded.digest, origin),
+            sha256=blobs.put(snapshot),
+            size_bytes=len(snapshot),
+            rule=self.orders.rule.to_dict(),
+            created_at=event.at,
+            origin=origin.to_dict(),
+        )
+        ledger.add_version(version, left_out, {}, event)
+        self._state, self.newest, self.unsaved = state, version, 0
+        self._origins[version.version] = origin
+        self._waiting = [update for update in self._waiting if update.id not in set(left_out)]
 
     def publish(self, ledger: Ledger, blobs: Blobs, *, at: float) -> None:
         """Publish the current version, durably, unless it is published.

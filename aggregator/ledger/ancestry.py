@@ -43,6 +43,13 @@ class Exclusion:
             and (self.until is None or received_at < self.until)
         )
 
+    def describe(self) -> str:
+        """The updates in words."""
+        whose = f"of {', '.join(self.devices)}" if self.devices else "of all devices"
+        since = "" if self.since is None else f" since {self.since:.0f}"
+        until = "" if self.until is None else f" until {self.until:.0f}"
+        return f"updates {whose}{since}{until}"
+
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready map."""
         return {"devices": list(self.devices), "since": self.since, "until": self.until}

@@ -5,7 +5,19 @@ Reading never holds up the writer, so all of it may be done beside a running ser
 
 from collections.abc import Iterator
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, false, func, insert, not_, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    and_,
+    case,
+    delete,
+    false,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+)
 
 from aggregator.ledger.ancestry import Ancestry, Exclusion, Origin, Stretch
 from aggregator.ledger.database import reading, transaction
@@ -165,6 +177,16 @@ class Past:
         with reading(self._database) as connection:
             row = connection.execute(query.where(gone)).one()
         return row[0], row[1], row[2] or 0, row[3] or 0
+
+    def emptied(self, task: str, before: Ancestry, after: Ancestry) -> list[int]:
+        """The versions whose merge has updates left in one ancestry and none in another."""
+        merged_in = updates.c.merged_in
+        had = func.sum(case((_merged_by(before), 1), else_=0))
+        has = func.sum(case((_merged_by(after), 1), else_=0))
+        query = select(merged_in).where(updates.c.task == task, merged_in.is_not(None))
+        query = query.group_by(merged_in).having(had > 0, has == 0).order_by(merged_in)
+        with reading(self._database) as connection:
+            return [row.merged_in for row in connection.execute(query)]
 
     def waiting_among(self, task: str, without: Exclusion) -> list[int]:
         """The ids of updates that wait for a merge and that an exclusion covers."""

@@ -115,3 +115,13 @@ def test_lineages_are_kept(ledger: Ledger) -> None:
 @pytest.mark.usefixtures("task")
 def test_nothing_is_dropped_at_first(ledger: Ledger) -> None:
     assert ledger.compaction(TASK) == CompactionRecord(task=TASK)
+
+
+@pytest.mark.usefixtures("task", "ids")
+def test_merges_that_lose_all_they_took_are_found(ledger: Ledger) -> None:
+    plain = ancestry_of({}, 4)
+    assert ledger.emptied(TASK, plain, ancestry_of({}, 4, [A])) == [1, 3, 4]
+    assert ledger.emptied(TASK, plain, plain) == []
+    origins = ledger.origins(TASK)
+    gone = ancestry_of(origins, 5, [A])
+    assert ledger.emptied(TASK, ancestry_of(origins, 5), gone) == [1]
