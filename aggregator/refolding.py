@@ -7,7 +7,7 @@ and the others' updates met in the same merges.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,18 +49,24 @@ class Refold:
             LedgerUnavailableError: the database refuses.
             OSError: the snapshot cannot be written.
         """
+        sha256 = blobs.put(self.snapshot)
         record = LineageRecord(
             task=task,
             excluded=self.excluded.to_dict(),
             version=self.version,
             digest=self.digest,
-            sha256=blobs.put(self.snapshot),
+            sha256=sha256,
             size_bytes=len(self.snapshot),
             changes=self.changes,
             created_at=at,
         )
-        number = ledger.add_lineage(record)
-        return ledger.lineage(task, number) or record
+        try:
+            return replace(record, id=ledger.add_lineage(record))
+        except BaseException:
+            # Interrupted or refused: the file is not left behind.
+            if not ledger.is_used(sha256):
+                blobs.delete(sha256)
+            raise
 
 
 def refold(

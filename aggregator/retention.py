@@ -89,6 +89,5 @@ def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, t
 
 def delete_unused(ledger: Ledger, blobs: Blobs, sha256: str) -> None:
     """Remove a blob that nothing names."""
-    used = ledger.publications_of_blob(sha256) or ledger.versions_of_blob(sha256)
-    if not used and not ledger.lineages_of_blob(sha256):
+    if not ledger.is_used(sha256):
         blobs.delete(sha256)

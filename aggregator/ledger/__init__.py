@@ -14,6 +14,7 @@ from aggregator.ledger.database import (
     LedgerUnavailableError,
     bring_up,
     connect,
+    is_current,
     open_database,
 )
 from aggregator.ledger.intake import Intake
@@ -78,6 +79,7 @@ __all__ = [
     "ancestry_of",
     "bring_up",
     "connect",
+    "is_current",
     "lock_of",
     "open_database",
     "up_to",

@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Table,
     bindparam,
     case,
     delete,
@@ -209,25 +208,6 @@ class Ledger(Past):
             old = tallies.c.key < int(now) - KEPT_SECONDS
             connection.execute(delete(tallies).where(tallies.c.kind == "second", old))
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
-
-    def tasks(self) -> list[TaskRecord]:
-        """Every task, oldest first."""
-        with transaction(self._database) as connection:
-            rows = connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.task))
-            return [TaskRecord(**row) for row in rows.mappings()]
-
-    def versions_of_blob(self, sha256: str) -> list[tuple[str, int]]:
-        """The versions whose parameters are this blob, as (task, version)."""
-        return self._users_of_blob(versions, sha256)
-
-    def publications_of_blob(self, sha256: str) -> list[tuple[str, int]]:
-        """The publications whose file is this blob, as (task, version)."""
-        return self._users_of_blob(publications, sha256)
-
-    def _users_of_blob(self, table: Table, sha256: str) -> list[tuple[str, int]]:
-        with transaction(self._database) as connection:
-            query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)
-            return [(row.task, row.version) for row in connection.execute(query)]
 
 
 def _row(record: TaskRecord | VersionRecord | PublicationRecord) -> dict[str, Any]:

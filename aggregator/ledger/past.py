@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from sqlalchemy import (
     ColumnElement,
     Engine,
+    Table,
     and_,
     case,
     delete,
@@ -21,8 +22,14 @@ from sqlalchemy import (
 
 from aggregator.ledger.ancestry import Ancestry, Exclusion, Origin, Stretch
 from aggregator.ledger.database import reading, transaction
-from aggregator.ledger.records import CompactionRecord, LineageRecord, StoredUpdate, VersionRecord
-from aggregator.ledger.schema import compactions, lineages, updates, versions
+from aggregator.ledger.records import (
+    CompactionRecord,
+    LineageRecord,
+    StoredUpdate,
+    TaskRecord,
+    VersionRecord,
+)
+from aggregator.ledger.schema import compactions, lineages, publications, tasks, updates, versions
 
 __all__ = ["Past"]
 
@@ -46,6 +53,12 @@ class Past:
 
     def __init__(self, database: Engine) -> None:
         self._database = database
+
+    def tasks(self) -> list[TaskRecord]:
+        """Every task, oldest first."""
+        query = select(tasks).order_by(tasks.c.created_at, tasks.c.task)
+        with reading(self._database) as connection:
+            return [TaskRecord(**row) for row in connection.execute(query).mappings()]
 
     def origins(self, task: str) -> dict[int, Origin]:
         """The versions that no merge made, and where they come from."""
@@ -228,12 +241,33 @@ class Past:
         with reading(self._database) as connection:
             return [row.id for row in connection.execute(query)]
 
+    def versions_of_blob(self, sha256: str) -> list[tuple[str, int]]:
+        """The versions whose parameters are this blob, as (task, version)."""
+        return self._users_of_blob(versions, sha256)
+
+    def publications_of_blob(self, sha256: str) -> list[tuple[str, int]]:
+        """The publications whose file is this blob, as (task, version)."""
+        return self._users_of_blob(publications, sha256)
+
+    def is_used(self, sha256: str) -> bool:
+        """Whether a version, a publication or a lineage names a blob."""
+        return bool(
+            self.versions_of_blob(sha256)
+            or self.publications_of_blob(sha256)
+            or self.lineages_of_blob(sha256)
+        )
+
     def compaction(self, task: str) -> CompactionRecord:
         """How far a task's payloads were dropped."""
         query = select(compactions).where(compactions.c.task == task)
         with reading(self._database) as connection:
             row = connection.execute(query).first()
         return CompactionRecord(task=task) if row is None else CompactionRecord(**row._mapping)
+
+    def _users_of_blob(self, table: Table, sha256: str) -> list[tuple[str, int]]:
+        with reading(self._database) as connection:
+            query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)
+            return [(row.task, row.version) for row in connection.execute(query)]
 
 
 def _merged_by(ancestry: Ancestry) -> ColumnElement[bool]:
