@@ -17,6 +17,7 @@ from typing import Protocol
 from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import Blobs
 from aggregator.clock import Clock
+from aggregator.compaction import compact
 from aggregator.ledger import Event, Ledger, LedgerUnavailableError, TaskRecord, VersionRecord
 from aggregator.lineage import promote, roll_back
 from aggregator.merging import Contribution, Rule, ServerState
@@ -33,6 +34,7 @@ from wire.manifest import Manifest, task_id
 __all__ = ["Engine", "Publish", "TaskError"]
 
 TIDY_EVERY_S = 60.0
+COMPACT_EVERY_S = 600.0
 RETRY_AFTER_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class Engine:
         self._announce_interval_s = announce_interval_s
         self._tasks: dict[str, Task] = {}
         self._tidy_at = clock.monotonic() + TIDY_EVERY_S
+        self._compact_at = clock.monotonic()
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -147,6 +150,7 @@ class Engine:
         if self._tidy_at <= now:
             self._tidy_at = now + TIDY_EVERY_S
             self._tidy()
+            self._compact(now)
 
     def next_due(self) -> float:
         """When ``tick`` should be called next, in monotonic seconds; perhaps past."""
@@ -365,6 +369,25 @@ class Engine:
         except LedgerUnavailableError as error:
             _log.error("tidying will be tried again: %s", error)
             self._instruments.failures.labels("tidy").inc()
+
+    def _compact(self, now: float) -> None:
+        """Drop payloads that are old enough, where that is wished; every so often."""
+        if now < self._compact_at:
+            return
+        self._compact_at = now + COMPACT_EVERY_S
+        for task in self._tasks.values():
+            try:
+                compact(
+                    self._ledger,
+                    self._blobs,
+                    self._retention,
+                    task.name,
+                    task.specs,
+                    now=self._clock.time(),
+                )
+            except (LedgerUnavailableError, OSError) as error:
+                _log.error("payloads of task %s stay for now: %s", task.name, error)
+                self._instruments.failures.labels("compaction").inc()
 
     def _show(self, task: Task) -> None:
         self._instruments.version.labels(task.name).set(task.version)

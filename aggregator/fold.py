@@ -237,7 +237,8 @@ class Fold:
             update = replace(update, device_updates=before)
         if rule.needs_previous:
             found = self._ledger.merged_before(self._task, update.device, ancestry)
-            if found is not None:
+            # Payloads that the rule's memory holds are never dropped, see ``compaction``.
+            if found is not None and found[0].payload:
                 previous, version = found
                 delta = _delta(previous, self._specs)
                 update = replace(update, previous=delta, previous_version=version)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from aggregator.blobs import Blobs
+from aggregator.compaction import fixed_to
 from aggregator.fold import Fold, Folded, FoldError
 from aggregator.ledger import (
     Ancestry,
@@ -98,9 +99,9 @@ def refold(
     gone, touched, first, _last = ledger.left_out(task, plain, without)
     if not gone:
         raise FoldError(f"no update that version {newest} is made of would be left out")
-    dropped_to = ledger.compaction(task).dropped_to
-    if first <= dropped_to:
-        raise FoldError(_unreachable(ledger, task, up_to(plain, dropped_to), without))
+    fixed = fixed_to(ledger, task)
+    if first <= fixed:
+        raise FoldError(_unreachable(ledger, task, up_to(plain, fixed), without))
     emptied = ledger.emptied(task, plain, ancestry_of(origins, newest, [without]))
     folded = fold.rebuild(blobs, newest, without=[without], on_version=on_version)
     published = fold.rebuild(blobs, newest)

@@ -134,6 +134,8 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "retention.keep_snapshots": parsers.integer,
     "retention.keep_every": parsers.integer,
     "retention.keep_publications": parsers.integer,
+    "retention.keep_payload_days": parsers.number,
+    "retention.warn_days": parsers.number,
 }
 SECRETS = ("password", "api_token")
 

@@ -22,6 +22,7 @@ from aggregator.ledger import (
     ancestry_of,
 )
 from aggregator.merging import RuleError
+from aggregator.retention import stand_for
 from aggregator.snapshots import encode_snapshot, load_snapshot
 from wire.manifest import Manifest
 
@@ -170,7 +171,8 @@ class _Verifier:
                 f"{dropped_to} were dropped; version {version} is taken from its snapshot as it is"
             )
             self._found.first = version
-            self._good.add(version)
+            # One may go back to these: they stand for their past as they are.
+            self._good |= {version, *stand_for(self._origins, dropped_to)}
             return Folded(state, record.digest, 0)
         self._unreachable(
             f"payloads up to version {dropped_to} were dropped, and no later snapshot is left"

@@ -14,6 +14,7 @@ __all__ = [
     "NewTaskDocument",
     "NewVersionDocument",
     "PatchDocument",
+    "RetentionDocument",
     "RollbackDocument",
     "SteeringDocument",
     "TaskDetailDocument",
@@ -155,6 +156,29 @@ class LineageDocument(BaseModel):
     sha256: str = Field(description="the blob with its snapshot")
     size_bytes: int = Field(description="of that blob")
     created_at: float
+
+
+class RetentionDocument(BaseModel):
+    """What of a task's past can still be made again or left out, and what is lost next."""
+
+    sentence: str = Field(description="all of it in one line")
+    keep_payload_days: float = Field(description="days after their merge; 0 for ever")
+    dropped_to: int = Field(description="payloads of merges up to this version are gone")
+    from_start: int | None = Field(
+        description="the oldest version that can be made again from the bundle, and all after it; "
+        "null where payloads were dropped"
+    )
+    from_snapshot: int | None = Field(
+        description="the oldest version from which on all can be made again"
+    )
+    snapshots: list[int] = Field(description="older versions that one can go back to")
+    fixed_to: int = Field(description="no update of merges up to this version can be left out")
+    oldest_update: int | None = Field(description="id of the oldest that can be left out")
+    oldest_update_at: float | None
+    next_loss_to: int | None = Field(description="payloads of merges up to it go next")
+    next_loss_at: float | None = Field(description="not before; null if none will go")
+    next_loss_updates: int
+    kept_because: str | None = Field(description="what keeps payloads from being dropped")
 
 
 class PatchDocument(BaseModel):

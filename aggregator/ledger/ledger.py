@@ -18,6 +18,7 @@ from aggregator.ledger.database import transaction, upsert
 from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tally_rows
 from aggregator.ledger.past import Past
 from aggregator.ledger.records import (
+    CompactionRecord,
     Decision,
     Event,
     PublicationRecord,
@@ -27,6 +28,7 @@ from aggregator.ledger.records import (
 )
 from aggregator.ledger.schema import (
     commits,
+    compactions,
     devices,
     events,
     participants,
@@ -190,6 +192,23 @@ class Ledger(Past):
                 )
             )
 
+    def set_compaction(self, compaction: CompactionRecord, event: Event | None) -> None:
+        """Record how far payloads are dropped, or that they will be."""
+        with transaction(self._database) as connection:
+            row = _row(compaction)
+            new = upsert(connection, compactions)
+            changes = {name: new.excluded[name] for name in row if name != "task"}
+            connection.execute(_on_conflict(new, ("task",), changes), [row])
+            _add_events(connection, [event] if event is not None else [])
+
+    def drop_payloads(self, task: str, *, first: int, last: int) -> None:
+        """Drop the payloads of merges from one version to another, and record that it is done."""
+        merged = (updates.c.task == task) & updates.c.merged_in.between(first, last)
+        with transaction(self._database) as connection:
+            connection.execute(update(updates).where(merged).values(payload=b""))
+            mine = compactions.c.task == task
+            connection.execute(update(compactions).where(mine).values(swept_to=last))
+
     def check(self) -> None:
         """Write something that changes nothing; raises LedgerUnavailableError if that fails."""
         with transaction(self._database) as connection:
@@ -210,7 +229,9 @@ class Ledger(Past):
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
 
 
-def _row(record: TaskRecord | VersionRecord | PublicationRecord) -> dict[str, Any]:
+def _row(
+    record: TaskRecord | VersionRecord | PublicationRecord | CompactionRecord,
+) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 

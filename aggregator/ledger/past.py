@@ -264,6 +264,43 @@ class Past:
             row = connection.execute(query).first()
         return CompactionRecord(task=task) if row is None else CompactionRecord(**row._mapping)
 
+    def newest_before(self, task: str, at: float) -> int:
+        """The newest version such that it and all before it were made before a time; or 0."""
+        later = (versions.c.task == task) & (versions.c.created_at >= at)
+        first = select(func.min(versions.c.version)).where(later & (versions.c.version > 0))
+        with reading(self._database) as connection:
+            found = connection.scalar(first)
+        return self.newest_version(task).version if found is None else int(found) - 1
+
+    def count_merged(self, task: str, *, first: int, last: int) -> int:
+        """How many updates were merged from one version to another."""
+        within = (versions.c.task == task) & versions.c.version.between(first, last)
+        query = select(func.coalesce(func.sum(versions.c.updates), 0)).where(within)
+        with reading(self._database) as connection:
+            return int(connection.scalar(query) or 0)
+
+    def oldest_merged(self, task: str, *, after: int) -> tuple[int, float] | None:
+        """The first update that was merged after a version: its id, and when it was received."""
+        later = (updates.c.task == task) & (updates.c.merged_in > after)
+        query = select(updates.c.id, updates.c.received_at).where(later)
+        query = query.order_by(updates.c.merged_in, updates.c.id).limit(1)
+        with reading(self._database) as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (row.id, row.received_at)
+
+    def needs_old_payloads(self, task: str, *, after: int) -> bool:
+        """Whether the rule in force, or that of a version after one, looks back at old deltas."""
+        steered = select(tasks.c.task).where(
+            tasks.c.task == task, tasks.c.rule["kind"].as_string() == "ca2fl"
+        )
+        made = select(versions.c.version).where(
+            versions.c.task == task,
+            versions.c.version > after,
+            versions.c.rule["kind"].as_string() == "ca2fl",
+        )
+        with reading(self._database) as connection:
+            return any(connection.execute(query.limit(1)).first() for query in (steered, made))
+
     def _users_of_blob(self, table: Table, sha256: str) -> list[tuple[str, int]]:
         with reading(self._database) as connection:
             query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)

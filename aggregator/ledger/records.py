@@ -177,13 +177,15 @@ class CompactionRecord:
 
     Attributes:
         task: its task.
-        dropped_to: those of merges up to this version are gone; 0 if all are there.
+        dropped_to: those of merges up to this version count as gone; 0 if all are there.
+        swept_to: those of merges up to this version are gone indeed.
         warned_to: the operator was told that those up to this version will go.
         warned_at: when that was.
     """
 
     task: str
     dropped_to: int = 0
+    swept_to: int = 0
     warned_to: int = 0
     warned_at: float = 0.0
 

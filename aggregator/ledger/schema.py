@@ -132,6 +132,7 @@ compactions = Table(
     metadata,
     Column("task", ForeignKey("tasks.task"), primary_key=True),
     Column("dropped_to", BigInteger, nullable=False),
+    Column("swept_to", BigInteger, nullable=False),
     Column("warned_to", BigInteger, nullable=False),
     Column("warned_at", Double, nullable=False),
 )

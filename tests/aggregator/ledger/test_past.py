@@ -6,12 +6,15 @@ import pytest
 
 from aggregator.ledger import (
     CompactionRecord,
+    Event,
     Exclusion,
     Ledger,
     LineageRecord,
     Origin,
     OriginKind,
+    Reports,
     Stretch,
+    TaskRecord,
     ancestry_of,
 )
 from tests.aggregator.ledger.conftest import TASK, intake, new_update, version
@@ -21,7 +24,7 @@ ALL = (Stretch(0, 100),)
 
 
 @pytest.fixture
-def ids(ledger: Ledger) -> list[int]:
+def ids(ledger: Ledger, task: TaskRecord) -> list[int]:
     """Four versions of an update each, of a, b, a, a; version 5 goes back to 2; one waits."""
     found = ledger.take_in(intake(*(new_update(d, n) for n, d in enumerate("abaab", start=1))))
     for number in range(1, 5):
@@ -115,6 +118,48 @@ def test_lineages_are_kept(ledger: Ledger) -> None:
 @pytest.mark.usefixtures("task")
 def test_nothing_is_dropped_at_first(ledger: Ledger) -> None:
     assert ledger.compaction(TASK) == CompactionRecord(task=TASK)
+
+
+@pytest.mark.usefixtures("task", "ids")
+def test_payloads_are_dropped_and_rows_stay(ledger: Ledger, reports: Reports) -> None:
+    warned = CompactionRecord(task=TASK, warned_to=2, warned_at=5.0)
+    ledger.set_compaction(warned, Event(at=5.0, kind="payloads-expire", detail="x", task=TASK))
+    assert ledger.compaction(TASK) == warned
+    assert reports.events()[-1].kind == "payloads-expire"
+    dropped = replace(warned, dropped_to=2)
+    ledger.set_compaction(dropped, None)
+    ledger.drop_payloads(TASK, first=1, last=2)
+    assert ledger.compaction(TASK) == replace(dropped, swept_to=2)
+    left = [bool(ledger.members(TASK, version)[0].payload) for version in range(1, 5)]
+    assert left == [False, False, True, True]
+    assert ledger.members(TASK, None)[0].payload
+    assert len(reports.updates(TASK)) == 5
+
+
+@pytest.mark.usefixtures("task")
+def test_what_is_old_is_found(ledger: Ledger, ids: list[int]) -> None:
+    # Version n was made at 1000 + n.
+    assert [ledger.newest_before(TASK, 1000.0 + at) for at in (0, 1, 2.5, 5.5)] == [0, 0, 2, 5]
+    assert ledger.count_merged(TASK, first=2, last=5) == 3
+    assert ledger.count_merged(TASK, first=6, last=9) == 0
+    assert ledger.oldest_merged(TASK, after=1) == (ids[1], 1000.5 + 2)
+    assert ledger.oldest_merged(TASK, after=4) is None
+
+
+@pytest.mark.usefixtures("ids")
+def test_a_rule_that_looks_back_is_noticed(ledger: Ledger, task: TaskRecord) -> None:
+    assert not ledger.needs_old_payloads(TASK, after=0)
+    ledger.add_version(replace(version(6), rule={"kind": "ca2fl"}), [], {})
+    assert ledger.needs_old_payloads(TASK, after=5)
+    assert not ledger.needs_old_payloads(TASK, after=6)
+    ledger.steer(replace(task, rule={"kind": "ca2fl"}), Event(at=1.0, kind="x", detail="y"))
+    assert ledger.needs_old_payloads(TASK, after=6)
+
+
+@pytest.mark.usefixtures("task", "ids")
+def test_a_blob_is_used_by_what_names_it(ledger: Ledger) -> None:
+    assert ledger.is_used(version(1).sha256 or "")
+    assert not ledger.is_used("e" * 64)
 
 
 @pytest.mark.usefixtures("task", "ids")

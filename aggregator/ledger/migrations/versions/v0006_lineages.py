@@ -28,6 +28,7 @@ def upgrade() -> None:
         "compactions",
         sa.Column("task", sa.String(32), sa.ForeignKey("tasks.task"), primary_key=True),
         sa.Column("dropped_to", sa.BigInteger, nullable=False),
+        sa.Column("swept_to", sa.BigInteger, nullable=False),
         sa.Column("warned_to", sa.BigInteger, nullable=False),
         sa.Column("warned_at", sa.Double, nullable=False),
     )
