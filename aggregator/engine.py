@@ -11,7 +11,7 @@ devices send again what was not acknowledged.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from aggregator.admission import AdmissionPolicy
@@ -22,7 +22,9 @@ from aggregator.ledger import Event, Ledger, LedgerUnavailableError, TaskRecord,
 from aggregator.lineage import promote, roll_back
 from aggregator.merging import Contribution, Rule, ServerState
 from aggregator.metrics import Instruments
+from aggregator.norms import Norms
 from aggregator.orders import Orders, Steering
+from aggregator.rates import Rates
 from aggregator.reception import Inbound, Received, receive
 from aggregator.retention import Retention, delete_unused, forget_publications, prune
 from aggregator.snapshots import read_snapshot
@@ -63,6 +65,7 @@ class Engine:
         admission: bounds that every update must keep to.
         retention: which snapshots are kept.
         rule: the merge rule of new tasks.
+        enrolled: the devices that may take part, asked once a batch; None for all.
         announce_interval_s: least time between two announcements of a task that only the model's
             progress causes; steering is announced at once.
     """
@@ -78,12 +81,14 @@ class Engine:
         admission: AdmissionPolicy,
         retention: Retention,
         rule: Rule,
+        enrolled: Callable[[], Collection[str] | None] = lambda: None,
         announce_interval_s: float = 0.0,
     ) -> None:
         self._ledger, self._blobs, self._publish = ledger, blobs, publish
         self._clock, self._instruments = clock, instruments
         self._admission, self._retention, self._rule = admission, retention, rule
-        self._announce_interval_s = announce_interval_s
+        self._announce_interval_s, self._enrolled = announce_interval_s, enrolled
+        self._rates = Rates()
         self._tasks: dict[str, Task] = {}
         self._tidy_at = clock.monotonic() + TIDY_EVERY_S
         self._compact_at = clock.monotonic()
@@ -126,11 +131,14 @@ class Engine:
             messages,
             tasks=self._tasks,
             decisions=self._ledger.decisions,
+            enrolled=self._enrolled(),
+            rates=(trial := self._rates.trial(self._clock.monotonic())),
             policy=self._admission,
             now=self._clock.time(),
         )
         with self._instruments.commit_s.time():
             ids = self._ledger.take_in(received.intake)
+        self._rates.settle(trial)
         self._let_wait(received, ids)
         for message in messages:
             message.acknowledge()
@@ -218,8 +226,16 @@ class Engine:
         record = steering.applied(task.record)
         orders = Orders.of(record)
         event = Event(at=self._clock.time(), kind="steered", task=name, detail=steering.describe())
-        self._ledger.steer(record, event)
+        # What was usual under another learning rate or codec would refuse a whole fleet.
+        trained_otherwise = (orders.training, orders.codec) != (
+            task.orders.training,
+            task.orders.codec,
+        )
+        self._ledger.steer(record, event, forget_norms=trained_otherwise)
+        if trained_otherwise:
+            task.norms = Norms()
         task.steer(record, orders)
+        self._show(task)
         self._announce(task)
         self.tick()
 
@@ -302,8 +318,10 @@ class Engine:
             )
             new.setdefault(update.key.task, []).append(waiting)
         for name, contributions in new.items():
-            self._tasks[name].add(contributions, now=self._clock.monotonic())
-            self._show(self._tasks[name])
+            task = self._tasks[name]
+            task.norms = received.norms[name]
+            task.add(contributions, now=self._clock.monotonic())
+            self._show(task)
 
     def _merge(self, task: Task) -> bool:
         now = self._clock.monotonic()
@@ -392,12 +410,14 @@ class Engine:
     def _show(self, task: Task) -> None:
         self._instruments.version.labels(task.name).set(task.version)
         self._instruments.pending.labels(task.name).set(task.pending)
+        bound = self._admission.norm_bound(task.norms)
+        self._instruments.norm_bound.labels(task.name).set(bound)
 
     def _count(self, received: Received, messages: int) -> None:
         self._instruments.batch.observe(messages)
         for _, receipt in received.receipts:
             self._instruments.updates.labels(receipt.outcome.name.lower()).inc()
-        for rejection in received.intake.rejections:
+        for rejection in (*received.intake.rejections, *received.intake.momentary):
             self._instruments.refusals.labels(rejection.reason.slug).inc()
         for reason, count in (received.intake.unreadable or {}).items():
             self._instruments.refusals.labels(reason.slug).inc(count)

@@ -19,6 +19,7 @@ from aggregator.ledger import (
     ancestry_of,
 )
 from aggregator.merging import Contribution, ServerState, advance
+from aggregator.norms import Norms
 from aggregator.orders import Orders
 from aggregator.publication import publish
 from aggregator.snapshots import encode_snapshot
@@ -39,7 +40,11 @@ class Task:
         waiting: accepted updates that no merge has taken, in the order of their ids.
         published: its newest publication, whose file is there.
         origins: its versions that no merge made.
+        norms: those of the updates accepted lately.
         now: monotonic seconds; what waits is waiting since now.
+
+    Attributes:
+        norms: as given; whoever accepts updates puts the later value here.
     """
 
     def __init__(
@@ -52,11 +57,13 @@ class Task:
         waiting: Iterable[Contribution] = (),
         published: PublicationRecord | None = None,
         origins: Mapping[int, Origin] | None = None,
+        norms: Norms | None = None,
         now: float,
     ) -> None:
         self.manifest = Manifest.from_json(record.manifest)
         self.record, self.orders = record, Orders.of(record)
         self.newest, self.published = newest, published
+        self.norms = norms or Norms()
         self._state, self.unsaved = state, unsaved
         self._origins = dict(origins or {})
         self._waiting = list(waiting)
@@ -88,6 +95,7 @@ class Task:
             waiting=waiting,
             published=published,
             origins=ledger.origins(record.task),
+            norms=Norms(ledger.norms(record.task)),
             now=now,
         )
 
@@ -100,6 +108,11 @@ class Task:
     def specs(self) -> Sequence[ParameterSpec]:
         """The federated parameters."""
         return self.manifest.federated
+
+    @property
+    def interval_s(self) -> float:
+        """Least time between two updates of one device."""
+        return self.orders.training.interval_s
 
     @property
     def version(self) -> int:

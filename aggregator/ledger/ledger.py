@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     bindparam,
     case,
     delete,
     func,
     insert,
+    not_,
     select,
     update,
 )
@@ -84,8 +86,14 @@ class Ledger(Past):
             meet_again(connection, task.task)
             _add_events(connection, [event])
 
-    def steer(self, task: TaskRecord, event: Event) -> None:
-        """Replace what is steered of a task: paused, training, codec and rule."""
+    def steer(self, task: TaskRecord, event: Event, *, forget_norms: bool = False) -> None:
+        """Replace what is steered of a task: paused, training, codec and rule.
+
+        Args:
+            task: the task with its changes.
+            event: what an operator reads of it.
+            forget_norms: whether the norms accepted so far say nothing about what comes now.
+        """
         with transaction(self._database) as connection:
             connection.execute(
                 update(tasks)
@@ -94,7 +102,16 @@ class Ledger(Past):
                     paused=task.paused, training=task.training, codec=task.codec, rule=task.rule
                 )
             )
+            if forget_norms:
+                connection.execute(delete(tallies).where(_norms_of(task.task)))
             _add_events(connection, [event])
+
+    def norms(self, task: str) -> dict[int, int]:
+        """The histogram of the norms accepted lately: counts above 0 by bucket."""
+        with transaction(self._database) as connection:
+            query = select(tallies.c.key, tallies.c.value).where(_norms_of(task))
+            rows = connection.execute(query.where(tallies.c.value > 0))
+            return {row.key: row.value for row in rows}
 
     def decisions(self, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
         """What was decided before on these updates.
@@ -220,13 +237,20 @@ class Ledger(Past):
             _add_events(connection, [event])
 
     def tidy(self, now: float) -> None:
-        """Forget old events and the throughput of more than ten minutes ago."""
+        """Forget old events, and the throughput of more than ten minutes ago.
+
+        What lies as far in the future was counted under a clock that has been set back since.
+        """
         with transaction(self._database) as connection:
             newest = connection.scalar(select(func.max(events.c.id))) or 0
             connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
-            old = tallies.c.key < int(now) - KEPT_SECONDS
-            connection.execute(delete(tallies).where(tallies.c.kind == "second", old))
+            kept = tallies.c.key.between(int(now) - KEPT_SECONDS, int(now) + KEPT_SECONDS)
+            connection.execute(delete(tallies).where(tallies.c.kind == "second", not_(kept)))
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
+
+
+def _norms_of(task: str) -> ColumnElement[bool]:
+    return (tallies.c.task == task) & (tallies.c.kind == "norm")
 
 
 def _row(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.fold import Fold, FoldError
+from aggregator.merging import Rule
 from aggregator.snapshots import encode_snapshot
 from tests.aggregator.training import OFTEN, RULES, VERSIONS, train
 from tests.aggregator.workshop import Workshop, make_update, open_workshop
@@ -59,6 +60,20 @@ def test_a_restart_goes_on_as_if_there_had_been_none(
         digests.append(newest.digest)
     assert newest.version == 4
     assert digests[0] == digests[1]
+
+
+def test_a_merge_that_left_updates_out_is_rebuilt(tmp_path: Path, bundle: Bundle) -> None:
+    rule = Rule(buffer_size=5, row_clip=1.0, trim=0.2, krum_byzantine=1)
+    with open_workshop(tmp_path / "data", rule=rule) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        for number in range(10):
+            workshop.send("abcde"[number % 5], make_update(bundle, number + 1))
+        task = workshop.engine.tasks[bundle.task]
+        folded = fold(workshop, bundle).rebuild(workshop.blobs, 2)
+        assert (task.newest.version, folded.replayed) == (2, 10)
+        assert folded.digest == task.newest.digest
+        assert encode_snapshot(folded.state) == encode_snapshot(task.state)
 
 
 def test_a_damaged_snapshot_is_passed_over(tmp_path: Path, bundle: Bundle) -> None:

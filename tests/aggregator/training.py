@@ -21,6 +21,13 @@ RULES = {
     "participation": Rule(buffer_size=3, participation_exponent=0.5),
     "cached": Rule(kind=Kind.CA2FL, buffer_size=3),
     "adaptive": Rule(kind=Kind.FADAS, buffer_size=3, optimizer=Optimizer.AMSGRAD),
+    "robust": Rule(
+        buffer_size=3,
+        row_clip=1.0,
+        trim=0.2,
+        row_correction=RowCorrection.HEAT,
+        staleness_scope=StalenessScope.ROW,
+    ),
     "yogi": Rule(buffer_size=3, optimizer=Optimizer.YOGI),
 }
 
