@@ -137,6 +137,7 @@ class Service:
             readiness=self.readiness,
             now=time.time,
             api_token=settings.api_token,
+            retention=settings.retention,
         )
         self._server = uvicorn.Server(
             uvicorn.Config(
