@@ -11,18 +11,22 @@ devices send again what was not acknowledged.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import Blobs
 from aggregator.clock import Clock
+from aggregator.compaction import compact
 from aggregator.ledger import Event, Ledger, LedgerUnavailableError, TaskRecord, VersionRecord
+from aggregator.lineage import promote, roll_back
 from aggregator.merging import Contribution, Rule, ServerState
 from aggregator.metrics import Instruments
+from aggregator.norms import Norms
 from aggregator.orders import Orders, Steering
+from aggregator.rates import Rates
 from aggregator.reception import Inbound, Received, receive
-from aggregator.retention import Retention, forget_publications, prune
+from aggregator.retention import Retention, delete_unused, forget_publications, prune
 from aggregator.snapshots import read_snapshot
 from aggregator.task import Task
 from wire import topics
@@ -32,6 +36,7 @@ from wire.manifest import Manifest, task_id
 __all__ = ["Engine", "Publish", "TaskError"]
 
 TIDY_EVERY_S = 60.0
+COMPACT_EVERY_S = 600.0
 RETRY_AFTER_S = 1.0
 LARGEST_SHARE = 0.1
 """Of the engine's time that goes into publications of a task, and into its snapshots."""
@@ -64,6 +69,7 @@ class Engine:
         admission: bounds that every update must keep to.
         retention: which snapshots are kept.
         rule: the merge rule of new tasks.
+        enrolled: the devices that may take part, asked once a batch; None for all.
         announce_interval_s: least time between two announcements of a task that only the model's
             progress causes; steering is announced at once.
     """
@@ -79,14 +85,17 @@ class Engine:
         admission: AdmissionPolicy,
         retention: Retention,
         rule: Rule,
+        enrolled: Callable[[], Collection[str] | None] = lambda: None,
         announce_interval_s: float = 0.0,
     ) -> None:
         self._ledger, self._blobs, self._publish = ledger, blobs, publish
         self._clock, self._instruments = clock, instruments
         self._admission, self._retention, self._rule = admission, retention, rule
-        self._announce_interval_s = announce_interval_s
+        self._announce_interval_s, self._enrolled = announce_interval_s, enrolled
+        self._rates = Rates()
         self._tasks: dict[str, Task] = {}
         self._tidy_at = clock.monotonic() + TIDY_EVERY_S
+        self._compact_at = clock.monotonic()
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -126,11 +135,14 @@ class Engine:
             messages,
             tasks=self._tasks,
             decisions=self._ledger.decisions,
+            enrolled=self._enrolled(),
+            rates=(trial := self._rates.trial(self._clock.monotonic())),
             policy=self._admission,
             now=self._clock.time(),
         )
         with self._instruments.commit_s.time():
             ids = self._ledger.take_in(received.intake)
+        self._rates.settle(trial)
         self._let_wait(received, ids)
         for message in messages:
             message.acknowledge()
@@ -150,6 +162,7 @@ class Engine:
         if self._tidy_at <= now:
             self._tidy_at = now + TIDY_EVERY_S
             self._tidy()
+            self._compact(now)
 
     def next_due(self) -> float:
         """When ``tick`` should be called next, in monotonic seconds; perhaps past."""
@@ -217,10 +230,57 @@ class Engine:
         record = steering.applied(task.record)
         orders = Orders.of(record)
         event = Event(at=self._clock.time(), kind="steered", task=name, detail=steering.describe())
-        self._ledger.steer(record, event)
+        # What was usual under another learning rate or codec would refuse a whole fleet.
+        trained_otherwise = (orders.training, orders.codec) != (
+            task.orders.training,
+            task.orders.codec,
+        )
+        self._ledger.steer(record, event, forget_norms=trained_otherwise)
+        if trained_otherwise:
+            task.norms = Norms()
         task.steer(record, orders)
+        self._show(task)
         self._announce(task)
         self.tick()
+
+    def rollback(self, name: str, version: int) -> int:
+        """Make the next version with the parameters of an older one; see ``lineage.roll_back``.
+
+        Nothing else is done meanwhile.
+
+        Raises:
+            KeyError: no such task.
+        """
+        task, at = self._tasks[name], self._clock.time()
+        new = roll_back(task, version, ledger=self._ledger, blobs=self._blobs, at=at)
+        self._show_new_way(task)
+        return new
+
+    def promote(self, name: str, lineage: int) -> int:
+        """Make a lineage the next version; see ``lineage.promote``.
+
+        Nothing else is done meanwhile.
+
+        Raises:
+            KeyError: no such task, or no such lineage.
+        """
+        task, record = self._tasks[name], self._ledger.lineage(name, lineage)
+        if record is None:
+            raise KeyError(lineage)
+        at = self._clock.time()
+        new = promote(task, record, ledger=self._ledger, blobs=self._blobs, at=at)
+        self._show_new_way(task)
+        return new
+
+    def forget_lineage(self, name: str, lineage: int) -> None:
+        """Forget a lineage and remove its snapshot; no error if there is none.
+
+        Versions that it was promoted to stay.
+        """
+        record = self._ledger.lineage(name, lineage)
+        if record is not None:
+            self._ledger.forget_lineage(name, lineage)
+            delete_unused(self._ledger, self._blobs, record.sha256)
 
     def save_all(self) -> None:
         """Make a snapshot of every task, so that the next start replays nothing."""
@@ -262,8 +322,10 @@ class Engine:
             )
             new.setdefault(update.key.task, []).append(waiting)
         for name, contributions in new.items():
-            self._tasks[name].add(contributions, now=self._clock.monotonic())
-            self._show(self._tasks[name])
+            task = self._tasks[name]
+            task.norms = received.norms[name]
+            task.add(contributions, now=self._clock.monotonic())
+            self._show(task)
 
     def _merge(self, task: Task) -> bool:
         now = self._clock.monotonic()
@@ -304,6 +366,12 @@ class Engine:
             _log.error("old snapshots of task %s stay for now: %s", task.name, error)
             self._instruments.failures.labels("prune").inc()
 
+    def _show_new_way(self, task: Task) -> None:
+        self._prune(task)
+        self._show(task)
+        self._announce(task)
+        self.tick()
+
     def _announcement_due(self, task: Task) -> float:
         if task.is_announced:
             return float("inf")
@@ -332,15 +400,36 @@ class Engine:
             _log.error("tidying will be tried again: %s", error)
             self._instruments.failures.labels("tidy").inc()
 
+    def _compact(self, now: float) -> None:
+        """Drop payloads that are old enough, where that is wished; every so often."""
+        if now < self._compact_at:
+            return
+        self._compact_at = now + COMPACT_EVERY_S
+        for task in self._tasks.values():
+            try:
+                compact(
+                    self._ledger,
+                    self._blobs,
+                    self._retention,
+                    task.name,
+                    task.specs,
+                    now=self._clock.time(),
+                )
+            except (LedgerUnavailableError, OSError) as error:
+                _log.error("payloads of task %s stay for now: %s", task.name, error)
+                self._instruments.failures.labels("compaction").inc()
+
     def _show(self, task: Task) -> None:
         self._instruments.version.labels(task.name).set(task.version)
         self._instruments.pending.labels(task.name).set(task.pending)
+        bound = self._admission.norm_bound(task.norms)
+        self._instruments.norm_bound.labels(task.name).set(bound)
 
     def _count(self, received: Received, messages: int) -> None:
         self._instruments.batch.observe(messages)
         for _, receipt in received.receipts:
             self._instruments.updates.labels(receipt.outcome.name.lower()).inc()
-        for rejection in received.intake.rejections:
+        for rejection in (*received.intake.rejections, *received.intake.momentary):
             self._instruments.refusals.labels(rejection.reason.slug).inc()
         for reason, count in (received.intake.unreadable or {}).items():
             self._instruments.refusals.labels(reason.slug).inc(count)

@@ -18,6 +18,7 @@ import uvicorn
 from aggregator.api import Core, Readiness, create_app
 from aggregator.blobs import Blobs, open_blobs
 from aggregator.engine import Engine
+from aggregator.enrolment import Enrolment
 from aggregator.ledger import FileLock, Ledger, Lock, Reports, Watch, bring_up, connect, lock_of
 from aggregator.metrics import Instruments
 from aggregator.mqtt import Link
@@ -62,6 +63,7 @@ class Service:
         LedgerError: the database cannot be used.
         BlobError: the place for blobs cannot be used.
         OSError: the blobs cannot be reached.
+        EnrolmentError: the file of enrolled devices cannot be used.
         BrokerError: the TLS files cannot be used.
     """
 
@@ -109,6 +111,7 @@ class Service:
             admission=settings.admission,
             retention=settings.retention,
             rule=settings.rule,
+            enrolled=_enrolled(settings.devices_file),
             announce_interval_s=settings.announce_interval_s,
         )
         self._runner = Runner(
@@ -134,6 +137,7 @@ class Service:
             readiness=self.readiness,
             now=time.time,
             api_token=settings.api_token,
+            retention=settings.retention,
         )
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -255,6 +259,10 @@ def _open_blobs(settings: Settings) -> Blobs:
         cache_bytes=settings.blobs_cache_bytes,
         redirect=settings.blobs_redirect,
     )
+
+
+def _enrolled(file: Path | None) -> Callable[[], frozenset[str] | None]:
+    return (lambda: None) if file is None else Enrolment(file).devices
 
 
 def _mend(blobs: Blobs, bundle: Bundle) -> None:

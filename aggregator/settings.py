@@ -18,7 +18,15 @@ from aggregator.broker import Broker, BrokerError
 from aggregator.merging import Rule, RuleError
 from aggregator.retention import Retention
 
-__all__ = ["KEYS", "PREFIX", "Settings", "SettingsError", "load_settings"]
+__all__ = [
+    "KEYS",
+    "PREFIX",
+    "Settings",
+    "SettingsError",
+    "Storage",
+    "load_settings",
+    "load_storage",
+]
 
 PREFIX = "RIVULET_AGGREGATOR_"
 DATABASE_FILE = "ledger.db"
@@ -48,6 +56,7 @@ class Settings:
         rule: merge rule of new tasks.
         admission: bounds on updates.
         retention: which snapshots are kept.
+        devices_file: file with the ids of the devices that may take part; None for all.
     """
 
     data: Path
@@ -65,6 +74,20 @@ class Settings:
     rule: Rule = field(default_factory=Rule)
     admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
     retention: Retention = field(default_factory=Retention)
+    devices_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Where a service keeps what it keeps, for what is done beside it.
+
+    Attributes:
+        database: URL of the ledger.
+        blobs: folder or URL of the blobs.
+    """
+
+    database: str = field(repr=False)
+    blobs: str
 
 
 KEYS: Mapping[str, Callable[[Any], Any]] = {
@@ -86,6 +109,7 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "bundles": parsers.paths,
     "api_token": parsers.text,
     "insecure": parsers.boolean,
+    "devices_file": parsers.file,
     "announce_interval_s": parsers.seconds,
     "rule.kind": parsers.text,
     "rule.buffer_size": parsers.integer,
@@ -99,6 +123,9 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "rule.delay_threshold": parsers.integer,
     "rule.participation_exponent": parsers.number,
     "rule.participation_limit": parsers.number,
+    "rule.row_clip": parsers.number,
+    "rule.trim": parsers.number,
+    "rule.krum_byzantine": parsers.integer,
     "rule.row_correction": parsers.text,
     "rule.heat_limit": parsers.number,
     "rule.optimizer": parsers.text,
@@ -109,10 +136,17 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "rule.adaptivity": parsers.number,
     "admission.max_staleness": parsers.integer,
     "admission.max_norm": parsers.number,
+    "admission.norm_factor": parsers.number,
+    "admission.norm_quantile": parsers.number,
+    "admission.norm_warmup": parsers.integer,
+    "admission.rate_tolerance": parsers.number,
+    "admission.rate_burst": parsers.integer,
     "retention.snapshot_every": parsers.integer,
     "retention.keep_snapshots": parsers.integer,
     "retention.keep_every": parsers.integer,
     "retention.keep_publications": parsers.integer,
+    "retention.keep_payload_days": parsers.number,
+    "retention.warn_days": parsers.number,
 }
 SECRETS = ("password", "api_token")
 
@@ -130,15 +164,10 @@ def load_settings(
     Raises:
         SettingsError: the file cannot be read, a key is unknown or missing, or a value is refused.
     """
-    raw = dict(_from_file(file))
-    raw.update(_from_environment(environment))
-    raw.update({key: value for key, value in flags.items() if value is not None})
-    values = {key: _parse(key, value) for key, value in raw.items()}
-    if "data" not in values:
-        raise SettingsError(f"data is missing; give --data DIR, or set {PREFIX}DATA")
+    values = _values(file, environment, flags)
     settings = Settings(
         data=values["data"],
-        database=values.get("database", f"sqlite:///{values['data'].resolve() / DATABASE_FILE}"),
+        database=_database(values),
         broker=_broker(values),
         rule=_group(values, "rule", Rule),
         admission=_group(values, "admission", AdmissionPolicy),
@@ -147,6 +176,37 @@ def load_settings(
     )
     _check_exposure(settings)
     return settings
+
+
+def load_storage(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> Storage:
+    """Of the same settings what says where things are kept; the rest need not be there.
+
+    Raises:
+        SettingsError: see ``load_settings``.
+    """
+    values = _values(file, environment, flags)
+    return Storage(
+        database=_database(values), blobs=values.get("blobs", str(values["data"] / "blobs"))
+    )
+
+
+def _values(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    raw = dict(_from_file(file))
+    raw.update(_from_environment(environment))
+    raw.update({key: value for key, value in flags.items() if value is not None})
+    values = {key: _parse(key, value) for key, value in raw.items()}
+    if "data" not in values:
+        raise SettingsError(f"data is missing; give --data DIR, or set {PREFIX}DATA")
+    return values
+
+
+def _database(values: Mapping[str, Any]) -> str:
+    inside = f"sqlite:///{values['data'].resolve() / DATABASE_FILE}"
+    return str(values.get("database", inside))
 
 
 _PLAIN = (
@@ -158,6 +218,7 @@ _PLAIN = (
     "bundles",
     "api_token",
     "insecure",
+    "devices_file",
     "announce_interval_s",
 )
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, TypeVar, cast
 
 from fastapi import Depends, HTTPException, Request, status
@@ -12,6 +12,7 @@ from aggregator.engine import Engine
 from aggregator.ledger import Reports, TaskRecord
 from aggregator.metrics import Instruments
 from aggregator.patches import Patches
+from aggregator.retention import Retention
 
 __all__ = ["BodyOf", "Call", "Core", "CoreOf", "Readiness", "TaskOf", "authorised"]
 
@@ -53,6 +54,7 @@ class Core:
         readiness: looks at the parts.
         now: seconds since 1970.
         api_token: needed to change anything; None lets everybody.
+        retention: what is kept.
     """
 
     reports: Reports
@@ -63,6 +65,7 @@ class Core:
     readiness: Callable[[], Readiness]
     now: Callable[[], float]
     api_token: str | None
+    retention: Retention = field(default_factory=Retention)
 
 
 def _core(request: Request) -> Core:

@@ -1,19 +1,32 @@
 """The durable record: which updates were accepted, and which merge took which."""
 
+from aggregator.ledger.ancestry import (
+    Ancestry,
+    Exclusion,
+    Origin,
+    OriginKind,
+    Stretch,
+    ancestry_of,
+    up_to,
+)
 from aggregator.ledger.database import (
     LedgerError,
     LedgerUnavailableError,
     bring_up,
     connect,
+    is_current,
     open_database,
 )
 from aggregator.ledger.intake import Intake
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.lock import FileLock, Lock, Watch, lock_of
+from aggregator.ledger.past import Past
 from aggregator.ledger.records import (
+    CompactionRecord,
     Decision,
     DeviceStatus,
     Event,
+    LineageRecord,
     NewUpdate,
     PublicationRecord,
     Rejection,
@@ -32,22 +45,30 @@ from aggregator.ledger.reports import (
 )
 
 __all__ = [
+    "Ancestry",
+    "CompactionRecord",
     "Decision",
     "DeviceCounts",
     "DeviceReport",
     "DeviceStatus",
     "Event",
+    "Exclusion",
     "FileLock",
     "Intake",
     "Ledger",
     "LedgerError",
     "LedgerUnavailableError",
+    "LineageRecord",
     "Lock",
     "NewUpdate",
+    "Origin",
+    "OriginKind",
+    "Past",
     "PublicationRecord",
     "Rejection",
     "Reports",
     "StoredUpdate",
+    "Stretch",
     "Tally",
     "TaskRecord",
     "UpdateKey",
@@ -55,8 +76,11 @@ __all__ = [
     "VersionRecord",
     "VersionReport",
     "Watch",
+    "ancestry_of",
     "bring_up",
     "connect",
+    "is_current",
     "lock_of",
     "open_database",
+    "up_to",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
@@ -17,7 +18,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from aggregator.ledger.doubt import UnknownOutcomeError, committing
-from aggregator.ledger.migrations import MigrationError, upgrade
+from aggregator.ledger.migrations import MigrationError, head, revision_of, upgrade
 
 __all__ = [
     "LedgerError",
@@ -25,6 +26,7 @@ __all__ = [
     "bring_up",
     "cause",
     "connect",
+    "is_current",
     "open_database",
     "reading",
     "transaction",
@@ -99,6 +101,24 @@ def connect(url: str) -> Engine:
         # Many rows in one statement: between two of them another thread may take the interpreter.
         engine.dialect.use_insertmanyvalues_wo_returning = True
     return engine
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether the tables are those that this software knows; changes nothing.
+
+    Raises:
+        LedgerError: there is no database, it cannot be reached, or newer software wrote it.
+    """
+    file = engine.url.database
+    if engine.dialect.name == "sqlite" and (file is None or not Path(file).is_file()):
+        raise LedgerError(f"there is no database at {file}")
+    try:
+        with engine.connect() as connection:
+            return revision_of(connection) == head()
+    except MigrationError as error:
+        raise LedgerError(str(error)) from None
+    except SQLAlchemyError as error:
+        raise LedgerError(f"cannot open the database: {cause(error)}") from None
 
 
 def bring_up(engine: Engine) -> None:

@@ -1,36 +1,38 @@
-"""The ledger: what the single writer writes, and what the fold reads back."""
+"""The ledger: what the single writer writes. What the fold reads back is in ``past``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
-    Engine,
     Insert,
-    Table,
     bindparam,
     case,
     delete,
     func,
     insert,
+    not_,
     select,
     update,
 )
 
 from aggregator.ledger.database import transaction, upsert
 from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tally_rows
+from aggregator.ledger.past import Past
 from aggregator.ledger.records import (
+    CompactionRecord,
     Decision,
     Event,
     PublicationRecord,
-    StoredUpdate,
     TaskRecord,
     UpdateKey,
     VersionRecord,
 )
 from aggregator.ledger.schema import (
     commits,
+    compactions,
     devices,
     events,
     participants,
@@ -51,7 +53,6 @@ __all__ = ["Ledger"]
 KEPT_EVENTS = 10_000
 KEPT_SECONDS = 600
 IDS_AT_ONCE = 500
-VERSIONS_AT_ONCE = 200
 
 _FIND_UPDATE = select(updates.c.id).where(
     updates.c.task == bindparam("task"),
@@ -70,17 +71,9 @@ _MARK_MERGED = (
     .where(updates.c.id.in_(bindparam("ids", expanding=True)), updates.c.merged_in.is_(None))
     .values(merged_in=bindparam("version"))
 )
-_STORED = (
-    updates.c.id,
-    updates.c.device,
-    updates.c.base_version,
-    updates.c.examples,
-    updates.c.payload,
-    updates.c.received_at,
-)
 
 
-class Ledger:
+class Ledger(Past):
     """The durable record of accepted updates and of the merges that took them.
 
     Every method is one transaction; one that raises ``LedgerUnavailableError`` wrote nothing. There
@@ -89,9 +82,6 @@ class Ledger:
     Args:
         database: as ``open_database`` gives it. The ledger does not close it.
     """
-
-    def __init__(self, database: Engine) -> None:
-        self._database = database
 
     def create_task(self, task: TaskRecord, first: VersionRecord, event: Event) -> None:
         """Record a new task together with its version 0.
@@ -105,8 +95,14 @@ class Ledger:
             meet_again(connection, task.task)
             _add_events(connection, [event])
 
-    def steer(self, task: TaskRecord, event: Event) -> None:
-        """Replace what is steered of a task: paused, training, codec and rule."""
+    def steer(self, task: TaskRecord, event: Event, *, forget_norms: bool = False) -> None:
+        """Replace what is steered of a task: paused, training, codec and rule.
+
+        Args:
+            task: the task with its changes.
+            event: what an operator reads of it.
+            forget_norms: whether the norms accepted so far say nothing about what comes now.
+        """
         with transaction(self._database) as connection:
             connection.execute(
                 update(tasks)
@@ -115,7 +111,16 @@ class Ledger:
                     paused=task.paused, training=task.training, codec=task.codec, rule=task.rule
                 )
             )
+            if forget_norms:
+                connection.execute(delete(tallies).where(_norms_of(task.task)))
             _add_events(connection, [event])
+
+    def norms(self, task: str) -> dict[int, int]:
+        """The histogram of the norms accepted lately: counts above 0 by bucket."""
+        with transaction(self._database) as connection:
+            query = select(tallies.c.key, tallies.c.value).where(_norms_of(task))
+            rows = connection.execute(query.where(tallies.c.value > 0))
+            return {row.key: row.value for row in rows}
 
     def decisions(self, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
         """What was decided before on these updates.
@@ -147,20 +152,26 @@ class Ledger:
         return ids
 
     def add_version(
-        self, version: VersionRecord, members: Sequence[int], staleness: Mapping[int, int]
+        self,
+        version: VersionRecord,
+        members: Sequence[int],
+        staleness: Mapping[int, int],
+        event: Event | None = None,
     ) -> None:
         """Record a version and which updates its merge took; their order is that of their ids.
 
-        On SQLite it need not be on the disk yet: all that leaves the machine after a merge, a
+        That of a merge need not be on the disk yet: all that leaves the machine after it, a
         publication or a receipt, is committed after it. If it is forgotten with the machine's
         power, its updates wait again and are merged anew.
 
         Args:
             version: the new version.
-            members: ids of the merged updates.
+            members: ids of the merged updates; of one with an origin, ids of those that are left
+                out for good.
             staleness: how many of them had which staleness.
+            event: what the operator shall know of it.
         """
-        with transaction(self._database, lasting=False) as connection:
+        with transaction(self._database, lasting=version.origin is not None) as connection:
             connection.execute(_NEW_VERSION, _row(version))
             if _mark_merged(connection, members, version.version) != len(members):
                 raise RuntimeError(f"version {version.version} would take an update twice")
@@ -171,6 +182,7 @@ class Ledger:
                     for age, count in sorted(staleness.items())
                 ],
             )
+            _add_events(connection, [event] if event is not None else [])
 
     def add_snapshot(self, task: str, version: int, sha256: str, size_bytes: int) -> None:
         """Record that a version has a snapshot; the blob must be on the disk already."""
@@ -188,14 +200,6 @@ class Ledger:
             connection.execute(
                 update(versions).where(at).values(sha256=sha256, size_bytes=size_bytes)
             )
-
-    def snapshots(self, task: str) -> list[tuple[int, str]]:
-        """The versions that have a snapshot and its blob, oldest first."""
-        with transaction(self._database) as connection:
-            query = select(versions.c.version, versions.c.sha256)
-            there = (versions.c.task == task) & versions.c.sha256.is_not(None)
-            rows = connection.execute(query.where(there).order_by(versions.c.version))
-            return [(row.version, row.sha256) for row in rows]
 
     def add_publication(self, publication: PublicationRecord) -> None:
         """Record what devices get of a version; its blob must be on the disk already."""
@@ -218,6 +222,23 @@ class Ledger:
                 )
             )
 
+    def set_compaction(self, compaction: CompactionRecord, event: Event | None) -> None:
+        """Record how far payloads are dropped, or that they will be."""
+        with transaction(self._database) as connection:
+            row = _row(compaction)
+            new = upsert(connection.dialect.name, compactions)
+            changes = {name: new.excluded[name] for name in row if name != "task"}
+            connection.execute(_on_conflict(new, ("task",), changes), [row])
+            _add_events(connection, [event] if event is not None else [])
+
+    def drop_payloads(self, task: str, *, first: int, last: int) -> None:
+        """Drop the payloads of merges from one version to another, and record that it is done."""
+        merged = (updates.c.task == task) & updates.c.merged_in.between(first, last)
+        with transaction(self._database) as connection:
+            connection.execute(update(updates).where(merged).values(payload=b""))
+            mine = compactions.c.task == task
+            connection.execute(update(compactions).where(mine).values(swept_to=last))
+
     def check(self) -> None:
         """Write something that changes nothing; raises LedgerUnavailableError if that fails."""
         with transaction(self._database) as connection:
@@ -229,95 +250,25 @@ class Ledger:
             _add_events(connection, [event])
 
     def tidy(self, now: float) -> None:
-        """Forget old events and the throughput of more than ten minutes ago."""
+        """Forget old events, and the throughput of more than ten minutes ago.
+
+        What lies as far in the future was counted under a clock that has been set back since.
+        """
         with transaction(self._database) as connection:
             newest = connection.scalar(select(func.max(events.c.id))) or 0
             connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
-            old = tallies.c.key < int(now) - KEPT_SECONDS
-            connection.execute(delete(tallies).where(tallies.c.kind == "second", old))
+            kept = tallies.c.key.between(int(now) - KEPT_SECONDS, int(now) + KEPT_SECONDS)
+            connection.execute(delete(tallies).where(tallies.c.kind == "second", not_(kept)))
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
 
-    def tasks(self) -> list[TaskRecord]:
-        """Every task, oldest first."""
-        with transaction(self._database) as connection:
-            rows = connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.task))
-            return [TaskRecord(**row) for row in rows.mappings()]
 
-    def newest_version(self, task: str) -> VersionRecord:
-        """A task's newest version.
-
-        Raises:
-            KeyError: no such task.
-        """
-        with transaction(self._database) as connection:
-            query = select(versions).where(versions.c.task == task)
-            row = connection.execute(query.order_by(versions.c.version.desc()).limit(1)).first()
-        if row is None:
-            raise KeyError(task)
-        return VersionRecord(**row._mapping)
-
-    def versions(self, task: str, *, last: int, count: int) -> list[VersionRecord]:
-        """The versions up to ``last``, newest first, at most ``count``."""
-        with transaction(self._database) as connection:
-            query = select(versions).where(versions.c.task == task, versions.c.version <= last)
-            rows = connection.execute(query.order_by(versions.c.version.desc()).limit(count))
-            return [VersionRecord(**row) for row in rows.mappings()]
-
-    def history(self, task: str, *, last: int, first: int = 0) -> Iterator[VersionRecord]:
-        """The versions from ``last`` down to ``first``, read in portions."""
-        while last >= first:
-            count = min(last - first + 1, VERSIONS_AT_ONCE)
-            page = self.versions(task, last=last, count=count)
-            yield from page
-            last = page[-1].version - 1 if page else -1
-
-    def members(self, task: str, version: int | None) -> list[StoredUpdate]:
-        """The updates that the merge of a version took, or with None those still to be merged.
-
-        Returns:
-            In the order of their ids, which is the order of the fold.
-        """
-        with transaction(self._database) as connection:
-            query = select(*_STORED).where(updates.c.task == task, updates.c.merged_in == version)
-            rows = connection.execute(query.order_by(updates.c.id))
-            return [StoredUpdate(**row) for row in rows.mappings()]
-
-    def count_before(self, task: str, device: str, id_: int) -> int:
-        """How many updates of a device were accepted before the one with this id."""
-        mine = (updates.c.task == task) & (updates.c.device == device)
-        with transaction(self._database) as connection:
-            count = select(func.count()).where(mine & (updates.c.id < id_))
-            return int(connection.scalar(count) or 0)
-
-    def merged_before(
-        self, task: str, device: str, version: int
-    ) -> tuple[StoredUpdate, int] | None:
-        """A device's newest update that was merged at or before a version, and where it was."""
-        mine = (updates.c.task == task) & (updates.c.device == device)
-        query = select(*_STORED, updates.c.merged_in).where(mine, updates.c.merged_in <= version)
-        with transaction(self._database) as connection:
-            row = connection.execute(query.order_by(updates.c.id.desc()).limit(1)).first()
-        if row is None:
-            return None
-        values = dict(row._mapping)
-        merged_in = int(values.pop("merged_in"))
-        return StoredUpdate(**values), merged_in
-
-    def versions_of_blob(self, sha256: str) -> list[tuple[str, int]]:
-        """The versions whose parameters are this blob, as (task, version)."""
-        return self._users_of_blob(versions, sha256)
-
-    def publications_of_blob(self, sha256: str) -> list[tuple[str, int]]:
-        """The publications whose file is this blob, as (task, version)."""
-        return self._users_of_blob(publications, sha256)
-
-    def _users_of_blob(self, table: Table, sha256: str) -> list[tuple[str, int]]:
-        with transaction(self._database) as connection:
-            query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)
-            return [(row.task, row.version) for row in connection.execute(query)]
+def _norms_of(task: str) -> ColumnElement[bool]:
+    return (tallies.c.task == task) & (tallies.c.kind == "norm")
 
 
-def _row(record: TaskRecord | VersionRecord | PublicationRecord) -> dict[str, Any]:
+def _row(
+    record: TaskRecord | VersionRecord | PublicationRecord | CompactionRecord,
+) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 

@@ -143,7 +143,7 @@ def _fill(site: Site, there: int, target: int) -> int:
     ledger, task = Ledger(database), site.bundle.task
     rng = np.random.default_rng(2)
     payloads = [make_payload(site.bundle.manifest.federated, rng) for _ in range(100)]
-    snapshot = ledger.versions(task, last=0, count=1)[0]
+    snapshot = next(iter(ledger.between(task, 0, 0)))
     waiting = [update.id for update in ledger.members(task, None)]
     while there < target or waiting:
         ids = waiting or ledger.take_in(_intake(task, there, payloads))

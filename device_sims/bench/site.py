@@ -15,6 +15,7 @@ from device_sims.brokers import MosquittoBroker
 from device_sims.service import USER, AggregatorProcess
 from export import RECOMMENDERS, build_bundle
 from wire.bundle import Bundle
+from wire.policy import TrainingPolicy
 
 __all__ = ["Site", "open_site"]
 
@@ -81,7 +82,11 @@ def open_site(kind: str, *, items: int, width: int, settings: Mapping[str, Any])
     """
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bundle = build_bundle(RECOMMENDERS["mf"](items=items, dimension=width), out=root / "bundle")
+        bundle = build_bundle(
+            RECOMMENDERS["mf"](items=items, dimension=width),
+            out=root / "bundle",
+            training=TrainingPolicy(interval_s=0.0),
+        )
         passwords = {USER: "of-the-aggregator", **dict.fromkeys(USERS, PASSWORD)}
         broker = stack.enter_context(MosquittoBroker(root / "broker", passwords))
         let_in(broker, root / "broker")
