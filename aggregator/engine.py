@@ -18,6 +18,7 @@ from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import Blobs
 from aggregator.clock import Clock
 from aggregator.compaction import compact
+from aggregator.full import describe
 from aggregator.ledger import Event, Ledger, LedgerUnavailableError, TaskRecord, VersionRecord
 from aggregator.lineage import promote, roll_back
 from aggregator.merging import Contribution, Rule, ServerState
@@ -94,8 +95,14 @@ class Engine:
         self._announce_interval_s, self._enrolled = announce_interval_s, enrolled
         self._rates = Rates()
         self._tasks: dict[str, Task] = {}
+        self._troubles: dict[tuple[str, str], str] = {}
         self._tidy_at = clock.monotonic() + TIDY_EVERY_S
         self._compact_at = clock.monotonic()
+
+    @property
+    def problem(self) -> str | None:
+        """What fails at present and is tried again, or None; from any thread."""
+        return next(iter(self._troubles.copy().values()), None)
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -157,6 +164,8 @@ class Engine:
         for task in self._tasks.values():
             while (due := task.due_at()) is not None and due <= now and self._merge(task):
                 pass
+            if self._snapshot_due(task) <= now:
+                self._save(task)
             if self._announcement_due(task) <= now:
                 self._announce(task)
         if self._tidy_at <= now:
@@ -168,7 +177,8 @@ class Engine:
         """When ``tick`` should be called next, in monotonic seconds; perhaps past."""
         merges = [due for task in self._tasks.values() if (due := task.due_at()) is not None]
         announcements = [self._announcement_due(task) for task in self._tasks.values()]
-        return min([self._tidy_at, *merges, *announcements])
+        snapshots = [self._snapshot_due(task) for task in self._tasks.values()]
+        return min([self._tidy_at, *merges, *snapshots, *announcements])
 
     def create_task(self, raw_manifest: bytes) -> str:
         """Make a task of a manifest whose files are blobs; a known one changes nothing.
@@ -334,19 +344,32 @@ class Engine:
                 task.merge(self._ledger, at=self._clock.time(), now=now)
             self._instruments.merges.labels(task.name).inc()
         except (LedgerUnavailableError, OSError) as error:
-            _log.error("merging task %s will be tried again: %s", task.name, error)
-            self._instruments.failures.labels("merge").inc()
+            self._failed("merge", task, error)
             task.retry_at = now + RETRY_AFTER_S
             return False
+        self._went_well("merge", task)
         self._show(task)
-        if self._snapshot_due(task):
+        if self._snapshot_due(task) <= self._clock.monotonic():
             self._save(task)
         return True
 
-    def _snapshot_due(self, task: Task) -> bool:
-        every, rested_at = self._retention.snapshot_every, task.saving.rested_at(LARGEST_SHARE)
-        rested = rested_at <= self._clock.monotonic()
-        return task.unsaved >= (every if rested else every * LATEST_SNAPSHOT)
+    def _failed(self, what: str, task: Task, error: Exception) -> None:
+        said = f"{what} of task {task.name}: {describe(error)}"
+        _log.error("%s", said)
+        self._instruments.failures.labels(what).inc()
+        self._troubles[what, task.name] = said
+
+    def _went_well(self, what: str, task: Task) -> None:
+        self._troubles.pop((what, task.name), None)
+
+    def _snapshot_due(self, task: Task) -> float:
+        every = self._retention.snapshot_every
+        if task.unsaved < every:
+            return float("inf")
+        late = task.unsaved >= every * LATEST_SNAPSHOT
+        return max(
+            float("-inf") if late else task.saving.rested_at(LARGEST_SHARE), task.save_again_at
+        )
 
     def _save(self, task: Task) -> None:
         try:
@@ -354,9 +377,10 @@ class Engine:
                 task.save(self._ledger, self._blobs)
         except (LedgerUnavailableError, OSError) as error:
             # The ledger has everything; it only takes longer to start from it.
-            _log.error("a snapshot of task %s will be tried again: %s", task.name, error)
-            self._instruments.failures.labels("snapshot").inc()
+            self._failed("snapshot", task, error)
+            task.save_again_at = self._clock.monotonic() + RETRY_AFTER_S
         else:
+            self._went_well("snapshot", task)
             self._prune(task)
 
     def _prune(self, task: Task) -> None:
@@ -386,9 +410,10 @@ class Engine:
                 task.publish(self._ledger, self._blobs, at=self._clock.time())
             forget_publications(self._ledger, self._blobs, self._retention, task=task.name)
         except (LedgerUnavailableError, OSError) as error:
-            _log.error("publishing task %s will be tried again: %s", task.name, error)
-            self._instruments.failures.labels("publish").inc()
+            self._failed("publish", task, error)
             task.announced_at = now + RETRY_AFTER_S - self._announce_interval_s
+        else:
+            self._went_well("publish", task)
         task.announced = task.announcement()
         if task.announced is not None:
             self._publish(topics.announcement(task.name), task.announced.encode(), retain=True)

@@ -102,7 +102,7 @@ class Service:
         instruments, blobs = Instruments(), _open_blobs(settings)
         self._blobs = blobs
         client_id = settings.broker.client_id or _client_id(settings.data)
-        engine = Engine(
+        self._engine = engine = Engine(
             ledger=self._ledger,
             blobs=blobs,
             publish=self._publish,
@@ -217,7 +217,7 @@ class Service:
         """Whether updates are taken, and if not, why."""
         return Readiness(
             broker=None if self._link.ready else self._link.problem or "not connected",
-            engine=self._runner.problem,
+            engine=self._runner.problem or self._engine.problem,
             database=self._probe.problem(),
         )
 

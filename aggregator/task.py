@@ -73,6 +73,7 @@ class Task:
         self.announced_at = float("-inf")
         self.announced: Announcement | None = None
         self.saving, self.publishing = Effort(), Effort()
+        self.save_again_at = float("-inf")
 
     @classmethod
     def restore(cls, record: TaskRecord, *, ledger: Ledger, blobs: Blobs, now: float) -> Self:

@@ -1,5 +1,6 @@
 """Opening the database: SQLite in WAL mode, or PostgreSQL where the URL says so."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
+from aggregator.full import storage_full
 from aggregator.ledger.doubt import UnknownOutcomeError, committing
 from aggregator.ledger.migrations import MigrationError, head, revision_of, upgrade
 
@@ -46,6 +48,8 @@ POSTGRESQL_PATIENCE = {
 }
 READ_ONLY = "25006"
 """SQLSTATE of a PostgreSQL that is a standby for now."""
+DISK_FULL = "53100"
+"""SQLSTATE of a PostgreSQL that has no space."""
 
 
 class LedgerError(Exception):
@@ -167,7 +171,7 @@ def transaction(engine: Engine, *, lasting: bool = True) -> Iterator[Connection]
     except (DBAPIError, NoConnectionError) as error:
         if not _passes(error):
             raise
-        raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
+        raise LedgerUnavailableError(_refusal(error)) from error
 
 
 @contextmanager
@@ -245,6 +249,15 @@ def cause(error: SQLAlchemyError) -> str:
     """What the database said, in one line."""
     # PostgreSQL's client spreads what it tried over several lines.
     return "; ".join(str(getattr(error, "orig", None) or error).split("\n"))
+
+
+def _refusal(error: SQLAlchemyError) -> str:
+    found = getattr(error, "orig", None)
+    if getattr(found, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or (
+        getattr(found, "sqlstate", None) == DISK_FULL
+    ):
+        return storage_full("the database", cause(error))
+    return f"the database refuses: {cause(error)}"
 
 
 def _shown(url: URL) -> str:
