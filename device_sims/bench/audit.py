@@ -44,7 +44,7 @@ def audit(database: str, blobs: Blobs, bundle: Bundle, sent: Mapping[str, int]) 
         database: URL of the ledger.
         blobs: where the snapshots are.
         bundle: of the task.
-        sent: for each device, how many updates it made: numbers 1 to this.
+        sent: for each device, how many updates it made.
     """
     engine = open_database(database)
     with engine.connect() as connection:
@@ -53,16 +53,16 @@ def audit(database: str, blobs: Blobs, bundle: Bundle, sent: Mapping[str, int]) 
         ).all()
         counts = connection.execute(select(versions.c.version, versions.c.updates)).all()
     names = {(row.device, row.sequence) for row in rows}
-    owed = {(device, n) for device, count in sent.items() for n in range(1, count + 1)}
+    there = Counter(device for device, _ in names)
     merged = Counter(row.merged_in for row in rows if row.merged_in is not None)
     replayed = _replay(Ledger(engine), blobs, bundle)
     engine.dispose()
     return Audit(
         accepted=len(rows),
-        lost=len(owed - names),
+        lost=sum(max(count - there[device], 0) for device, count in sent.items()),
         doubled=len(rows)
         - len(names)
-        + len(names - owed)
+        + sum(max(count - sent.get(device, 0), 0) for device, count in there.items())
         + sum(abs(merged[version] - count) for version, count in counts),
         versions=len(counts) - 1,
         replayed=replayed or 0,
