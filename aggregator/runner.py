@@ -4,16 +4,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from aggregator.engine import Engine
 from aggregator.ledger import LedgerUnavailableError
 from aggregator.metrics import Instruments
 from aggregator.reception import Inbound
 
-__all__ = ["Runner"]
+__all__ = ["Driven", "Runner"]
 
 MAILBOX_MESSAGES = 2_000
 BATCH_MESSAGES = 256
@@ -24,7 +23,29 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Runner:
+class Driven(Protocol):
+    """What needs somebody to hand it messages and tell it that time has passed."""
+
+    def start(self) -> None:
+        """Called first."""
+
+    def ingest(self, messages: Sequence[Inbound]) -> None:
+        """Take a batch; one that raises LedgerUnavailableError is handed in again."""
+
+    def tick(self) -> None:
+        """Do what is due."""
+
+    def next_due(self) -> float:
+        """When ``tick`` should be called next, in monotonic seconds."""
+
+    def save_all(self) -> None:
+        """Called last, after an end in good order."""
+
+
+D = TypeVar("D", bound=Driven)
+
+
+class Runner(Generic[D]):
     """Drives an engine from one thread: messages in batches, commands between them.
 
     Whatever waits in the mailbox when the engine is free becomes the next batch: under load commits
@@ -39,7 +60,7 @@ class Runner:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: D,
         *,
         instruments: Instruments,
         on_room: Callable[[], None] = lambda: None,
@@ -70,14 +91,18 @@ class Runner:
         self._engine.start()
         self._thread.start()
 
-    def stop(self) -> None:
-        """Finish the batch in hand and end the thread. What waits was not acknowledged."""
+    def stop(self, *, save: bool = True) -> None:
+        """Finish the batch in hand and end the thread. What waits was not acknowledged.
+
+        Args:
+            save: let the engine save what makes the next start faster.
+        """
         with self._arrival:
             self._stopping = True
             self._arrival.notify()
         if self._thread.ident is not None:
             self._thread.join()
-            if self.problem is None:
+            if save and self.problem is None:
                 self._engine.save_all()
 
     def post(self, message: Inbound) -> None:
@@ -86,7 +111,7 @@ class Runner:
             self._messages.append(message)
             self._arrival.notify()
 
-    def post_command(self, command: Callable[[Engine], object]) -> None:
+    def post_command(self, command: Callable[[D], object]) -> None:
         """Have a command carried out soon, without waiting for it; it must not raise."""
 
         def carry_out() -> None:
@@ -96,7 +121,7 @@ class Runner:
             self._commands.append(carry_out)
             self._arrival.notify()
 
-    def call(self, command: Callable[[Engine], T]) -> T:
+    def call(self, command: Callable[[D], T]) -> T:
         """Carry out a command between two batches and wait for its result.
 
         Raises:

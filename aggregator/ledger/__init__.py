@@ -5,8 +5,10 @@ from aggregator.ledger.database import (
     LedgerUnavailableError,
     bring_up,
     connect,
+    is_current,
     open_database,
 )
+from aggregator.ledger.errands import Answer, Errand, Errands
 from aggregator.ledger.intake import Intake
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.lock import FileLock, Lock, Watch, lock_of
@@ -30,12 +32,18 @@ from aggregator.ledger.reports import (
     UpdateReport,
     VersionReport,
 )
+from aggregator.ledger.term import SupersededError
+from aggregator.ledger.turns import DecidedMeanwhileError
 
 __all__ = [
+    "Answer",
+    "DecidedMeanwhileError",
     "Decision",
     "DeviceCounts",
     "DeviceReport",
     "DeviceStatus",
+    "Errand",
+    "Errands",
     "Event",
     "FileLock",
     "Intake",
@@ -48,6 +56,7 @@ __all__ = [
     "Rejection",
     "Reports",
     "StoredUpdate",
+    "SupersededError",
     "Tally",
     "TaskRecord",
     "UpdateKey",
@@ -57,6 +66,7 @@ __all__ = [
     "Watch",
     "bring_up",
     "connect",
+    "is_current",
     "lock_of",
     "open_database",
 ]

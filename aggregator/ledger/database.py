@@ -17,7 +17,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from aggregator.ledger.doubt import UnknownOutcomeError, committing
-from aggregator.ledger.migrations import MigrationError, upgrade
+from aggregator.ledger.migrations import MigrationError, head, revision_of, upgrade
 
 __all__ = [
     "LedgerError",
@@ -25,6 +25,7 @@ __all__ = [
     "bring_up",
     "cause",
     "connect",
+    "is_current",
     "open_database",
     "reading",
     "transaction",
@@ -110,7 +111,28 @@ def bring_up(engine: Engine) -> None:
     except MigrationError as error:
         raise LedgerError(str(error)) from None
     except SQLAlchemyError as error:
-        raise LedgerError(f"cannot open the database: {cause(error)}") from None
+        raise _cannot_open(error) from None
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether the tables have the form that this software knows; an empty database gets them.
+
+    For a process that may run beside others that write: only who holds the lock of the writer may
+    change tables.
+
+    Raises:
+        LedgerError: the database cannot be reached, or newer software wrote it.
+    """
+    try:
+        with engine.connect() as connection:
+            found = revision_of(connection)
+    except MigrationError as error:
+        raise LedgerError(str(error)) from None
+    except SQLAlchemyError as error:
+        raise _cannot_open(error) from None
+    if found is None:
+        bring_up(engine)
+    return found in (None, head())
 
 
 @contextmanager
@@ -197,6 +219,12 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     cursor.close()
+
+
+def _cannot_open(error: SQLAlchemyError) -> LedgerError:
+    passes = isinstance(error, DBAPIError | NoConnectionError) and _passes(error)
+    kind = LedgerUnavailableError if passes else LedgerError
+    return kind(f"cannot open the database: {cause(error)}")
 
 
 def _passes(error: DBAPIError | NoConnectionError) -> bool:

@@ -1,6 +1,7 @@
-"""The ledger: what the single writer writes, and what the fold reads back."""
+"""The ledger: what is written to it, and what the fold reads back."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
@@ -15,6 +16,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from aggregator.ledger.database import transaction, upsert
 from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tally_rows
@@ -42,6 +44,8 @@ from aggregator.ledger.schema import (
     versions,
 )
 from aggregator.ledger.strangers import meet_again, remember
+from aggregator.ledger.term import begin_term, keep_term
+from aggregator.ledger.turns import DecidedMeanwhileError, take_turns
 from wire.messages import Outcome, Refusal
 
 __all__ = ["Ledger"]
@@ -50,6 +54,7 @@ KEPT_EVENTS = 10_000
 KEPT_SECONDS = 600
 IDS_AT_ONCE = 500
 VERSIONS_AT_ONCE = 200
+CLOCKS_DIFFER_S = 10.0
 
 _FIND_UPDATE = select(updates.c.id).where(
     updates.c.task == bindparam("task"),
@@ -74,8 +79,9 @@ _STORED = (
 class Ledger:
     """The durable record of accepted updates and of the merges that took them.
 
-    Every method is one transaction; one that raises ``LedgerUnavailableError`` wrote nothing. There
-    is one writer at a time; ``Reports`` reads beside it.
+    Every method is one transaction; one that raises ``LedgerUnavailableError`` wrote nothing. One
+    process at a time makes tasks and versions; on PostgreSQL several may take updates in.
+    ``Reports`` reads beside them.
 
     Args:
         database: as ``open_database`` gives it. The ledger does not close it.
@@ -83,6 +89,23 @@ class Ledger:
 
     def __init__(self, database: Engine) -> None:
         self._database = database
+        self._term: int | None = None
+
+    def take_over(self) -> None:
+        """Begin a term: other ledgers that have begun one can write nothing from now on.
+
+        All but ``take_in`` and ``check``, that is, and they raise SupersededError.
+        """
+        with transaction(self._database) as connection:
+            term = begin_term(connection)
+        self._term = term
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with transaction(self._database) as connection:
+            if self._term is not None:
+                keep_term(connection, self._term)
+            yield connection
 
     def create_task(self, task: TaskRecord, first: VersionRecord, event: Event) -> None:
         """Record a new task together with its version 0.
@@ -90,7 +113,8 @@ class Ledger:
         Raises:
             sqlalchemy.exc.IntegrityError: the task exists.
         """
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
+            take_turns(connection, [task.task])
             connection.execute(insert(tasks), _row(task))
             connection.execute(insert(versions), _row(first))
             meet_again(connection, task.task)
@@ -98,7 +122,7 @@ class Ledger:
 
     def steer(self, task: TaskRecord, event: Event) -> None:
         """Replace what is steered of a task: paused, training, codec and rule."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(
                 update(tasks)
                 .where(tasks.c.task == task.task)
@@ -114,11 +138,7 @@ class Ledger:
         Keys that are new are left out, and those whose task does not exist.
         """
         with transaction(self._database) as connection:
-            marks = _highest_sequences(connection, keys)
-            # Sequences mostly count up, so one look at the devices settles nearly every key.
-            seen = [key for key in keys if key.sequence <= marks.get(key[:2], 0)]
-            found = ((key, _decision(connection, key)) for key in seen)
-            return {key: decision for key, decision in found if decision is not None}
+            return _decisions(connection, keys)
 
     def take_in(self, intake: Intake) -> list[int]:
         """Commit a batch.
@@ -127,14 +147,18 @@ class Ledger:
             The ids of ``intake.updates``, in their order.
 
         Raises:
-            sqlalchemy.exc.IntegrityError: an update was decided before.
+            DecidedMeanwhileError: an update was decided before, or a task was made.
         """
-        with transaction(self._database) as connection:
-            ids = _insert_updates(connection, intake)
-            _insert_rejections(connection, intake)
-            _add_to_totals(connection, intake)
-            _set_statuses(connection, intake)
-            _add_events(connection, intake.events)
+        try:
+            with transaction(self._database) as connection:
+                _take_turns(connection, intake)
+                ids = _insert_updates(connection, intake)
+                _insert_rejections(connection, intake)
+                _add_to_totals(connection, intake)
+                _set_statuses(connection, intake)
+                _add_events(connection, intake.events)
+        except IntegrityError as error:
+            raise DecidedMeanwhileError("an update was decided before") from error
         return ids
 
     def add_version(
@@ -147,7 +171,7 @@ class Ledger:
             members: ids of the merged updates.
             staleness: how many of them had which staleness.
         """
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(insert(versions), _row(version))
             if _mark_merged(connection, members, version.version) != len(members):
                 raise RuntimeError(f"version {version.version} would take an update twice")
@@ -171,7 +195,7 @@ class Ledger:
         self, task: str, version: int, *, sha256: str | None, size_bytes: int | None
     ) -> None:
         at = (versions.c.task == task) & (versions.c.version == version)
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(
                 update(versions).where(at).values(sha256=sha256, size_bytes=size_bytes)
             )
@@ -186,7 +210,7 @@ class Ledger:
 
     def add_publication(self, publication: PublicationRecord) -> None:
         """Record what devices get of a version; its blob must be on the disk already."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(insert(publications), _row(publication))
 
     def publications(self, task: str) -> list[PublicationRecord]:
@@ -198,7 +222,7 @@ class Ledger:
 
     def forget_publications(self, task: str, versions_: Sequence[int]) -> None:
         """Forget publications whose files go."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(
                 delete(publications).where(
                     publications.c.task == task, publications.c.version.in_(versions_)
@@ -212,12 +236,12 @@ class Ledger:
 
     def add_event(self, event: Event) -> None:
         """Record one event."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             _add_events(connection, [event])
 
     def tidy(self, now: float) -> None:
         """Forget old events and the throughput of more than ten minutes ago."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             newest = connection.scalar(select(func.max(events.c.id))) or 0
             connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
             old = tallies.c.key < int(now) - KEPT_SECONDS
@@ -269,6 +293,36 @@ class Ledger:
             rows = connection.execute(query.order_by(updates.c.id))
             return [StoredUpdate(**row) for row in rows.mappings()]
 
+    def waiting(self, task: str, *, known: Collection[int], limit: int) -> list[StoredUpdate]:
+        """Updates that wait for a merge, but for those that the caller knows of.
+
+        Ids are given before they can be seen, so a lower one may turn up after a higher one. Of a
+        device's own updates the lower one is always seen first.
+
+        Args:
+            task: 32 hex characters.
+            known: ids of waiting updates.
+            limit: look at the oldest so many that wait, the known ones among them.
+        """
+        with transaction(self._database) as connection:
+            unmerged = (updates.c.task == task) & updates.c.merged_in.is_(None)
+            query = select(updates.c.id).where(unmerged).order_by(updates.c.id).limit(limit)
+            new = [id_ for id_ in connection.scalars(query) if id_ not in known]
+            found: list[StoredUpdate] = []
+            for start in range(0, len(new), IDS_AT_ONCE):
+                ids = updates.c.id.in_(new[start : start + IDS_AT_ONCE])
+                rows = connection.execute(select(*_STORED).where(ids).order_by(updates.c.id))
+                found.extend(StoredUpdate(**row) for row in rows.mappings())
+            return found
+
+    def heads(self) -> dict[str, int]:
+        """Every task's newest version."""
+        mine = versions.c.task == tasks.c.task
+        newest = select(func.max(versions.c.version)).where(mine).scalar_subquery()
+        with transaction(self._database) as connection:
+            rows = connection.execute(select(tasks.c.task, newest.label("newest")))
+            return {row.task: row.newest for row in rows}
+
     def count_before(self, task: str, device: str, id_: int) -> int:
         """How many updates of a device were accepted before the one with this id."""
         mine = (updates.c.task == task) & (updates.c.device == device)
@@ -319,6 +373,28 @@ def _highest_sequences(
         )
         marks.update({(task, row.device): row.last_sequence for row in connection.execute(query)})
     return marks
+
+
+def _decisions(connection: Connection, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
+    marks = _highest_sequences(connection, keys)
+    # Sequences mostly count up, so one look at the devices settles nearly every key.
+    seen = [key for key in keys if key.sequence <= marks.get(key[:2], 0)]
+    found = ((key, _decision(connection, key)) for key in seen)
+    return {key: decision for key, decision in found if decision is not None}
+
+
+def _take_turns(connection: Connection, intake: Intake) -> None:
+    """Wait for other processes that decide on the same devices, and see what they decided."""
+    if connection.dialect.name != "postgresql":
+        return
+    keys = [new.key for new in intake.updates] + [r.key for r in intake.rejections]
+    strange = {key.task for key in keys} - intake.known_tasks
+    take_turns(connection, [*(f"{key.task}/{key.device}" for key in keys), *strange])
+    if _decisions(connection, [key for key in keys if key.task in intake.known_tasks]):
+        raise DecidedMeanwhileError("an update was decided before")
+    made = select(tasks.c.task).where(tasks.c.task.in_(strange))
+    if strange and connection.execute(made).first() is not None:
+        raise DecidedMeanwhileError("a task was made meanwhile")
 
 
 def _decision(connection: Connection, key: UpdateKey) -> Decision | None:
@@ -394,7 +470,13 @@ def _set_statuses(connection: Connection, intake: Intake) -> None:
     latest = {status.device: status for status in intake.statuses}
     if latest:
         new = upsert(connection, devices)
-        changes = {name: new.excluded[name] for name in ("state", "agent", "runtime", "at")}
+        # Another process may have taken in a later one already; or a clock was set back.
+        age_s = devices.c.at - new.excluded.at
+        later = (age_s <= 0) | (age_s > CLOCKS_DIFFER_S)
+        changes = {
+            name: case((later, new.excluded[name]), else_=devices.c[name])
+            for name in ("state", "agent", "runtime", "at")
+        }
         rows = [
             {
                 "device": s.device,
@@ -403,7 +485,7 @@ def _set_statuses(connection: Connection, intake: Intake) -> None:
                 "runtime": s.runtime,
                 "at": s.at,
             }
-            for s in latest.values()
+            for _, s in sorted(latest.items())
         ]
         connection.execute(_on_conflict(new, ("device",), changes), rows)
 

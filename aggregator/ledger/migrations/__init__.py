@@ -15,6 +15,6 @@ A migration that has left the house is never changed; the next one corrects it. 
 time have the same ``down_revision``: renumber the later one and let it follow the other.
 """
 
-from aggregator.ledger.migrations.runner import MigrationError, head, upgrade
+from aggregator.ledger.migrations.runner import MigrationError, head, revision_of, upgrade
 
-__all__ = ["MigrationError", "head", "upgrade"]
+__all__ = ["MigrationError", "head", "revision_of", "upgrade"]
