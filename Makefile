@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging fuzz migration clean
+.PHONY: help demo test test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks fuzz migration clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,7 +44,7 @@ check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging ## print every measured figure beside its goal
+bench: bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks ## print every measured figure beside its goal
 
 bench-main: $(VENV)/.dev ## quality, bytes and time on MovieLens-100K; DATA=path/to/ratings
 	$(BIN)/python -m device_sims.bench.main_job $(if $(DATA),--data $(DATA))
@@ -63,6 +63,9 @@ bench-codec: $(VENV)/.dev ## bytes against bounds and other codecs, time, and wh
 
 bench-merging: $(VENV)/.dev ## time to decode and merge one update, as the table grows
 	$(BIN)/python -m device_sims.bench.merging
+
+bench-attacks: $(VENV)/.dev ## hostile devices against each defence: quality, and exposure of a promoted item; an hour
+	$(BIN)/python -m device_sims.bench.attacks --processes 2 $(if $(DATA),--data $(DATA))
 
 fuzz: $(VENV)/.fuzz ## search for bytes that break the wire's decoders; SECONDS=600; what fails is kept in runs/fuzz
 	$(BIN)/python -m tests.wire.fuzz --seconds $(or $(SECONDS),600)

@@ -1,6 +1,7 @@
 """The path of every message: judged, made durable, and only then acknowledged and answered."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aggregator.admission import AdmissionPolicy
@@ -8,15 +9,17 @@ from aggregator.clock import Clock
 from aggregator.ledger import DecidedMeanwhileError, Ledger
 from aggregator.merging import Contribution
 from aggregator.metrics import Instruments
+from aggregator.norms import Norms
+from aggregator.rates import Rates, Trial
 from aggregator.reception import Inbound, Received, TaskView, receive
 from wire import topics
 from wire.messages import Refusal
 
-__all__ = ["Acceptance", "Publish"]
+__all__ = ["Acceptance", "Publish", "Taken"]
 
 ATTEMPTS = 10
-OUT_OF_DATE = frozenset({Refusal.UNKNOWN_TASK, Refusal.FROM_THE_FUTURE})
-"""What an update is refused for by a process that does not know the newest task or version."""
+OUT_OF_DATE = frozenset({Refusal.UNKNOWN_TASK, Refusal.FROM_THE_FUTURE, Refusal.NORM})
+"""What an update may be refused for only because a process does not know the newest state."""
 
 
 class Publish(Protocol):
@@ -24,6 +27,19 @@ class Publish(Protocol):
 
     def __call__(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish ``payload`` on ``topic``."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a batch brought one task.
+
+    Attributes:
+        norms: those of the updates accepted lately, with the new ones.
+        contributions: the updates that wait for a merge now, in the order of their ids.
+    """
+
+    norms: Norms
+    contributions: list[Contribution] = field(default_factory=list)
 
 
 class Acceptance:
@@ -35,6 +51,7 @@ class Acceptance:
         clock: what time it is.
         instruments: what is counted.
         policy: bounds that every update must keep to.
+        enrolled: the devices that may take part, asked once a batch; None for all.
         refresh: brings the tasks up to date where another process makes their versions; asked
             before an update is refused for what only this process does not know yet.
     """
@@ -47,14 +64,14 @@ class Acceptance:
         clock: Clock,
         instruments: Instruments,
         policy: AdmissionPolicy,
+        enrolled: Callable[[], Collection[str] | None] = lambda: None,
         refresh: Callable[[], None] | None = None,
     ) -> None:
         self._ledger, self._publish, self._clock = ledger, publish, clock
         self._instruments, self._policy, self._refresh = instruments, policy, refresh
+        self._enrolled, self._rates = enrolled, Rates()
 
-    def take(
-        self, messages: Sequence[Inbound], tasks: Mapping[str, TaskView]
-    ) -> dict[str, list[Contribution]]:
+    def take(self, messages: Sequence[Inbound], tasks: Mapping[str, TaskView]) -> dict[str, Taken]:
         """Take a batch in.
 
         Args:
@@ -62,7 +79,7 @@ class Acceptance:
             tasks: the tasks that exist; ``refresh`` changes this very mapping.
 
         Returns:
-            By task, the updates that wait for a merge now, in the order of their ids.
+            What was accepted, by task.
 
         Raises:
             LedgerUnavailableError: the database refuses. Nothing was acknowledged, answered or
@@ -74,12 +91,12 @@ class Acceptance:
         for device, receipt in received.receipts:
             self._publish(topics.receipts(device), receipt.encode())
         self._count(received, len(messages))
-        taken: dict[str, list[Contribution]] = {}
+        taken = {name: Taken(norms) for name, norms in received.norms.items()}
         for update, delta, id_ in zip(received.intake.updates, received.deltas, ids, strict=True):
             waiting = Contribution(
                 id_, update.base_version, update.examples, delta, update.key.device
             )
-            taken.setdefault(update.key.task, []).append(waiting)
+            taken[update.key.task].contributions.append(waiting)
         return taken
 
     def _make_durable(
@@ -87,39 +104,51 @@ class Acceptance:
     ) -> tuple[Received, list[int]]:
         attempts = 0
         while True:
-            received = self._judge(messages, tasks)
+            received, trial = self._judge(messages, tasks)
             try:
                 with self._instruments.commit_s.time():
-                    return received, self._ledger.take_in(received.intake)
+                    ids = self._ledger.take_in(received.intake)
             except DecidedMeanwhileError:
                 attempts += 1
                 if attempts == ATTEMPTS:
                     raise
                 if self._refresh is not None:
                     self._refresh()
+            else:
+                self._rates.settle(trial)
+                return received, ids
 
-    def _judge(self, messages: Sequence[Inbound], tasks: Mapping[str, TaskView]) -> Received:
-        received = self._receive(messages, tasks)
-        refused = {rejection.reason for rejection in received.intake.rejections}
+    def _judge(
+        self, messages: Sequence[Inbound], tasks: Mapping[str, TaskView]
+    ) -> tuple[Received, Trial]:
+        received, trial = self._receive(messages, tasks)
+        intake = received.intake
+        refused = {rejection.reason for rejection in (*intake.rejections, *intake.momentary)}
         if self._refresh is None or not refused & OUT_OF_DATE:
-            return received
+            return received, trial
         self._refresh()
         return self._receive(messages, tasks)
 
-    def _receive(self, messages: Sequence[Inbound], tasks: Mapping[str, TaskView]) -> Received:
-        return receive(
+    def _receive(
+        self, messages: Sequence[Inbound], tasks: Mapping[str, TaskView]
+    ) -> tuple[Received, Trial]:
+        trial = self._rates.trial(self._clock.monotonic())
+        received = receive(
             messages,
             tasks=tasks,
             decisions=self._ledger.decisions,
+            enrolled=self._enrolled(),
+            rates=trial,
             policy=self._policy,
             now=self._clock.time(),
         )
+        return received, trial
 
     def _count(self, received: Received, messages: int) -> None:
         self._instruments.batch.observe(messages)
         for _, receipt in received.receipts:
             self._instruments.updates.labels(receipt.outcome.name.lower()).inc()
-        for rejection in received.intake.rejections:
+        for rejection in (*received.intake.rejections, *received.intake.momentary):
             self._instruments.refusals.labels(rejection.reason.slug).inc()
         for reason, count in (received.intake.unreadable or {}).items():
             self._instruments.refusals.labels(reason.slug).inc(count)

@@ -11,6 +11,7 @@ from pathlib import Path
 from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
 from aggregator.engine import TaskError
+from aggregator.enrolment import EnrolmentError
 from aggregator.fold import FoldError
 from aggregator.ledger import LedgerError
 from aggregator.service import Service, ServiceError
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         _serve(_settings(arguments))
-    except (SettingsError, BlobError, BrokerError, WireError) as error:
+    except (SettingsError, BlobError, BrokerError, EnrolmentError, WireError) as error:
         return _fail(error, EXIT_USAGE)
     except ServiceError as error:
         return _fail(error, EXIT_USAGE if error.usage else EXIT_FAILED)

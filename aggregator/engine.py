@@ -15,7 +15,7 @@ devices send again what was not acknowledged.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aggregator.acceptance import Acceptance, Publish
 from aggregator.admission import AdmissionPolicy
@@ -32,6 +32,7 @@ from aggregator.ledger import (
 )
 from aggregator.merging import Contribution, Rule, ServerState
 from aggregator.metrics import Instruments
+from aggregator.norms import Norms
 from aggregator.orders import Orders, Steering
 from aggregator.reception import Inbound
 from aggregator.retention import Retention, forget_publications, prune
@@ -67,6 +68,7 @@ class Engine:
         admission: bounds that every update must keep to.
         retention: which snapshots are kept.
         rule: the merge rule of new tasks.
+        enrolled: the devices that may take part, asked once a batch; None for all.
         announce_interval_s: least time between two announcements of a task that only the model's
             progress causes; steering is announced at once.
         merge_for_s: after so long with one task ``tick`` sees to other things, though more merges
@@ -84,18 +86,20 @@ class Engine:
         admission: AdmissionPolicy,
         retention: Retention,
         rule: Rule,
+        enrolled: Callable[[], Collection[str] | None] = lambda: None,
         announce_interval_s: float = 0.0,
         merge_for_s: float = math.inf,
     ) -> None:
         self._ledger, self._blobs, self._publish = ledger, blobs, publish
         self._clock, self._instruments = clock, instruments
-        self._retention, self._rule = retention, rule
+        self._admission, self._retention, self._rule = admission, retention, rule
         self._acceptance = Acceptance(
             ledger=ledger,
             publish=publish,
             clock=clock,
             instruments=instruments,
             policy=admission,
+            enrolled=enrolled,
         )
         self._announce_interval_s, self._merge_for_s = announce_interval_s, merge_for_s
         self._tasks: dict[str, Task] = {}
@@ -135,8 +139,9 @@ class Engine:
             LedgerUnavailableError: the database refuses. Nothing was acknowledged, answered or
                 changed; hand in the same batch again.
         """
-        for name, contributions in self._acceptance.take(messages, self._tasks).items():
-            self._let_wait(self._tasks[name], contributions)
+        for name, taken in self._acceptance.take(messages, self._tasks).items():
+            self._tasks[name].norms = taken.norms
+            self._let_wait(self._tasks[name], taken.contributions)
         self.tick()
 
     def collect(self) -> None:
@@ -232,8 +237,16 @@ class Engine:
         record = steering.applied(task.record)
         orders = Orders.of(record)
         event = Event(at=self._clock.time(), kind="steered", task=name, detail=steering.describe())
-        self._ledger.steer(record, event)
+        # What was usual under another learning rate or codec would refuse a whole fleet.
+        trained_otherwise = (orders.training, orders.codec) != (
+            task.orders.training,
+            task.orders.codec,
+        )
+        self._ledger.steer(record, event, forget_norms=trained_otherwise)
+        if trained_otherwise:
+            task.norms = Norms()
         task.steer(record, orders)
+        self._show(task)
         self._announce(task)
         self.tick()
 
@@ -336,3 +349,5 @@ class Engine:
     def _show(self, task: Task) -> None:
         self._instruments.version.labels(task.name).set(task.version)
         self._instruments.pending.labels(task.name).set(task.pending)
+        bound = self._admission.norm_bound(task.norms)
+        self._instruments.norm_bound.labels(task.name).set(bound)

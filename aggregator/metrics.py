@@ -27,6 +27,12 @@ class Instruments:
         )
         self.merges = Counter("rivulet_merges", "Versions made", ["task"], registry=self.registry)
         self.version = Gauge("rivulet_version", "Newest version", ["task"], registry=self.registry)
+        self.norm_bound = Gauge(
+            "rivulet_norm_bound",
+            "Largest norm that an update may have at present",
+            ["task"],
+            registry=self.registry,
+        )
         self.pending = Gauge(
             "rivulet_pending_updates",
             "Accepted updates that wait for a merge",

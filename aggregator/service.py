@@ -45,6 +45,7 @@ class Service:
         LedgerError: the database cannot be used.
         BlobError: the place for blobs cannot be used.
         OSError: the blobs cannot be reached.
+        EnrolmentError: the file of enrolled devices cannot be used.
         BrokerError: the TLS files cannot be used.
     """
 

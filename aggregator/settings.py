@@ -61,6 +61,7 @@ class Settings:
         rule: merge rule of new tasks.
         admission: bounds on updates.
         retention: which snapshots are kept.
+        devices_file: file with the ids of the devices that may take part; None for all.
     """
 
     data: Path
@@ -80,6 +81,7 @@ class Settings:
     rule: Rule = field(default_factory=Rule)
     admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
     retention: Retention = field(default_factory=Retention)
+    devices_file: Path | None = None
 
 
 KEYS: Mapping[str, Callable[[Any], Any]] = {
@@ -103,6 +105,7 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "bundles": parsers.paths,
     "api_token": parsers.text,
     "insecure": parsers.boolean,
+    "devices_file": parsers.file,
     "announce_interval_s": parsers.seconds,
     "rule.kind": parsers.text,
     "rule.buffer_size": parsers.integer,
@@ -116,6 +119,9 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "rule.delay_threshold": parsers.integer,
     "rule.participation_exponent": parsers.number,
     "rule.participation_limit": parsers.number,
+    "rule.row_clip": parsers.number,
+    "rule.trim": parsers.number,
+    "rule.krum_byzantine": parsers.integer,
     "rule.row_correction": parsers.text,
     "rule.heat_limit": parsers.number,
     "rule.optimizer": parsers.text,
@@ -126,6 +132,11 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "rule.adaptivity": parsers.number,
     "admission.max_staleness": parsers.integer,
     "admission.max_norm": parsers.number,
+    "admission.norm_factor": parsers.number,
+    "admission.norm_quantile": parsers.number,
+    "admission.norm_warmup": parsers.integer,
+    "admission.rate_tolerance": parsers.number,
+    "admission.rate_burst": parsers.integer,
     "retention.snapshot_every": parsers.integer,
     "retention.keep_snapshots": parsers.integer,
     "retention.keep_every": parsers.integer,
@@ -179,6 +190,7 @@ _PLAIN = (
     "bundles",
     "api_token",
     "insecure",
+    "devices_file",
     "announce_interval_s",
 )
 

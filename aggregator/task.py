@@ -9,6 +9,7 @@ from aggregator.digest import next_digest
 from aggregator.fold import Fold, contribution
 from aggregator.ledger import Ledger, PublicationRecord, TaskRecord, VersionRecord
 from aggregator.merging import Contribution, ServerState, advance
+from aggregator.norms import Norms
 from aggregator.orders import Orders
 from aggregator.publication import publish
 from aggregator.snapshots import encode_snapshot
@@ -28,7 +29,11 @@ class Task:
         unsaved: how many updates were merged since its newest snapshot.
         waiting: accepted updates that no merge has taken, in the order of their ids.
         published: its newest publication, whose file is there.
+        norms: those of the updates accepted lately.
         now: monotonic seconds; what waits is waiting since now.
+
+    Attributes:
+        norms: as given; whoever accepts updates puts the later value here.
     """
 
     def __init__(
@@ -40,11 +45,13 @@ class Task:
         unsaved: int = 0,
         waiting: Iterable[Contribution] = (),
         published: PublicationRecord | None = None,
+        norms: Norms | None = None,
         now: float,
     ) -> None:
         self.manifest = Manifest.from_json(record.manifest)
         self.record, self.orders = record, Orders.of(record)
         self.newest, self.published = newest, published
+        self.norms = norms or Norms()
         self._state, self.unsaved = state, unsaved
         self._waiting = list(waiting)
         self._waiting_since = now
@@ -74,6 +81,7 @@ class Task:
             unsaved=folded.replayed,
             waiting=waiting,
             published=published,
+            norms=Norms(ledger.norms(record.task)),
             now=now,
         )
 
@@ -86,6 +94,11 @@ class Task:
     def specs(self) -> Sequence[ParameterSpec]:
         """The federated parameters."""
         return self.manifest.federated
+
+    @property
+    def interval_s(self) -> float:
+        """Least time between two updates of one device."""
+        return self.orders.training.interval_s
 
     @property
     def version(self) -> int:

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from device_sims.brokers import BrokerError
@@ -15,6 +15,7 @@ from device_sims.folder import FolderError
 from device_sims.model_options import add_model_options, choose_model
 from device_sims.presets import preset
 from device_sims.processes import ProcessError
+from device_sims.simulation.command import add_commands
 from edge_agent.errors import AgentError
 from export.errors import ExportError, RecommenderError
 from wire.errors import WireError
@@ -49,6 +50,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    return run(arguments)
+
+
+def _scenario(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command that reads a scenario, with its errors named."""
+
+    def named(arguments: argparse.Namespace) -> int:
+        # What a simulated device says of its simulated troubles is no news.
+        logging.getLogger("edge_agent").setLevel(logging.CRITICAL)
+        logging.getLogger("aggregator").setLevel(logging.CRITICAL)
+        try:
+            return run(arguments)
+        except (DatasetError, ExportError, FolderError, RecommenderError, WireError) as error:
+            return _fail(error, EXIT_USAGE)
+        except (ValueError, OSError) as error:
+            return _fail(error, EXIT_USAGE)
+        except KeyboardInterrupt:
+            return _fail("stopped", EXIT_FAILED)
+
+    return named
+
+
+def _demo(arguments: argparse.Namespace) -> int:
     try:
         interactions = load_data(arguments)
         settings = _settings(arguments)
@@ -120,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_fleet(demo.add_argument_group("fleet"))
     add_model_options(demo.add_argument_group("model and local training"))
     _add_service(demo.add_argument_group("services"))
+    demo.set_defaults(run=_demo)
+    for name, run in add_commands(commands).items():
+        commands.choices[name].set_defaults(run=_scenario(run))
     return parser
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from device_sims.datasets import Split
 from device_sims.datasets.interactions import IntArray
-from device_sims.protocol import HeldOut, Quality, evaluate
+from device_sims.protocol import HeldOut, Quality, Scorer, evaluate, exposure
 from device_sims.service import AggregatorClient
 from edge_agent.evaluation import score
 from edge_agent.history import History
@@ -61,7 +61,15 @@ class Examiner:
         validation, test = (self._evaluate(shared, private, which) for which in _BOTH)
         return validation, test
 
+    def exposure(self, federated: Mapping[str, Table], private: Private, item: int) -> float:
+        """To which share of the users a version shows an item, after their validation items."""
+        shared = {**federated, **self._frozen}
+        return exposure(self._scorer_of(shared, private, "test"), self._split, item)
+
     def _evaluate(self, shared: Mapping[str, Table], private: Private, which: HeldOut) -> Quality:
+        return evaluate(self._scorer_of(shared, private, which), self._split, which=which)
+
+    def _scorer_of(self, shared: Mapping[str, Table], private: Private, which: HeldOut) -> Scorer:
         def scores_of(user: int) -> FloatArray:
             before, context = self._moment(user, which)
             own = {**self._initial, **private(user)}
@@ -69,11 +77,7 @@ class Examiner:
                 self._bundle.manifest, shared, own, self._items, before, context, self._scorer
             )
 
-        return evaluate(
-            lambda users: np.stack([scores_of(user) for user in users.tolist()]),
-            self._split,
-            which=which,
-        )
+        return lambda users: np.stack([scores_of(user) for user in users.tolist()])
 
     def _moment(self, user: int, which: HeldOut) -> tuple[History, IntArray]:
         """What came before a held-out item, and the item's context."""

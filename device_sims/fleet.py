@@ -20,7 +20,7 @@ import numpy as np
 
 from device_sims.datasets import ContextField, Split
 from device_sims.datasets.interactions import IntArray
-from edge_agent.agent import Agent, Sent
+from edge_agent.agent import Sent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.downloads import Downloads
@@ -28,11 +28,12 @@ from edge_agent.interactions import Interaction
 from edge_agent.participant import Participant
 from edge_agent.reactor import Reactor
 from edge_agent.runtimes import open_runtime
+from edge_agent.store import Store
 from edge_agent.task import LocalTask
 from edge_agent.workers import Workers
 from wire.delta import FloatArray
 
-__all__ = ["Fleet", "FleetError", "FleetPlan", "Traffic", "device_name"]
+__all__ = ["Fleet", "FleetError", "FleetPlan", "Traffic", "device_name", "fill"]
 
 TRY_AGAIN_S = 0.2
 SNAPSHOTS_KEPT = 64
@@ -135,7 +136,7 @@ class Fleet:
             for number in range(split.user_count)
         ]
         for number, device in enumerate(self._devices):
-            _fill(device.agent, split, number)
+            fill(device.agent.store, split, number)
         lengths = np.diff(split.train.starts)
         self._trainers: IntArray = np.flatnonzero(lengths >= least_history)
         if not len(self._trainers):
@@ -303,7 +304,7 @@ def _allow_descriptors(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _fill(agent: Agent, split: Split, number: int) -> None:
+def fill(store: Store, split: Split, number: int) -> None:
     """Put a user's history on the device: never the test item."""
     items, times = split.train.items_of(number), split.train.times_of(number)
     context = split.train.context_of(number)
@@ -311,7 +312,7 @@ def _fill(agent: Agent, split: Split, number: int) -> None:
         items = np.append(items, split.validation[number])
         times = np.append(times, split.validation_times[number])
         context = np.append(context, split.validation_context[number : number + 1], axis=0)
-    agent.store.add_interactions(
+    store.add_interactions(
         Interaction(item, at, _named(split.context, ids))
         for item, at, ids in zip(items.tolist(), times.tolist(), context.tolist(), strict=True)
     )

@@ -78,6 +78,8 @@ def choose_model(arguments: argparse.Namespace, options: dict[str, object]) -> M
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         negatives=arguments.negatives,
+        # The plan of the fleet says when a device trains.
+        interval_s=0.0,
     )
     codec = CodecPolicy(
         mode=arguments.codec,

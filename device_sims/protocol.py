@@ -36,6 +36,7 @@ __all__ = [
     "Scorer",
     "best_round",
     "evaluate",
+    "exposure",
     "own_frequency",
     "popularity",
 ]
@@ -113,6 +114,31 @@ def evaluate(scorer: Scorer, split: Split, *, which: HeldOut) -> Quality:
         full_hr_at_10=full_hr_at_10,
         full_ndcg_at_10=full_ndcg_at_10,
     )
+
+
+def exposure(scorer: Scorer, split: Split, item: int) -> float:
+    """Return the share of users to whom an item is shown: ER@10, the exposure ratio.
+
+    As in Zhang et al., "PipAttack: Poisoning Federated Recommender Systems for Manipulating Item
+    Promotion", WSDM 2022, section 5: of the users who never interacted with it, held-out items
+    included, those who have it in the first ten of all the items that they never interacted with.
+    A tie counts against it.
+
+    Args:
+        scorer: The model.
+        split: The data set; not one of repeated actions.
+        item: Which item.
+    """
+    shown = asked = 0
+    for user in range(split.user_count):
+        own = np.append(split.train.items_of(user), [split.validation[user], split.test[user]])
+        if item in own:
+            continue
+        (scores,) = scorer(np.array([user])).astype(np.float64)
+        scores[own] = -np.inf
+        shown += int(np.count_nonzero(~(scores < scores[item])) - 1 < TOP)
+        asked += 1
+    return shown / max(asked, 1)
 
 
 def popularity(split: Split) -> Scorer:

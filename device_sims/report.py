@@ -145,7 +145,7 @@ class Report:
         """The closing table of a run, as plain text."""
         columns = {"before": self.initial, "after": self.final, **self.baselines}
         dense = self.uplink.dense_mean or 0
-        ratio = f"{dense / self.uplink.mean:.0f} times as much" if self.uplink.mean else "none sent"
+        up, down = (_times(dense, counts.mean) for counts in (self.uplink, self.downlink))
         lines = [
             f"{'':22}" + "".join(f"{name.replace('_', ' '):>15}" for name in columns),
             *(
@@ -154,8 +154,8 @@ class Report:
                 for label, name in self._measures()
             ),
             "",
-            f"{'bytes up an update':22}{self.uplink.mean:>10,.0f}   dense: {dense:,} ({ratio})",
-            f"{'bytes down an update':22}{self.downlink.mean:>10,.0f}   a whole version",
+            f"{'bytes up an update':22}{self.uplink.mean:>10,.0f}   dense: {dense:,} ({up})",
+            f"{'bytes down an update':22}{self.downlink.mean:>10,.0f}   dense: {dense:,} ({down})",
             f"{'updates':22}{self.updates.accepted:>10,}   {self.updates.duplicate} duplicate, "
             f"{self.updates.rejected} rejected",
             f"{'versions':22}{self.versions:>10,}   picked on validation: after pass "
@@ -194,6 +194,10 @@ def write_report(report: Report, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n")
     (directory / "report.html").write_text(_page(report, directory), encoding="utf-8")
+
+
+def _times(dense: int, mean: float) -> str:
+    return f"{dense / mean:.0f} times as much" if mean else "none"
 
 
 def _present(counts: ByteCounts) -> dict[str, Any]:

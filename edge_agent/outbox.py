@@ -25,8 +25,6 @@ LONGEST_WAIT_S = 3600.0
 DOUBLINGS = 16
 RECONNECT_SPREAD_S = 5.0
 ATTEMPTS_BEFORE_WARNING = 3
-KEPT = frozenset({Refusal.PAUSED, Refusal.STORAGE_FULL})
-"""Refusals of the moment: the update itself is fine and stays in the outbox."""
 
 
 class Transport(Protocol):
@@ -192,7 +190,7 @@ class Outbox:
     def _refused(self, entry: OutboxEntry, reason: Refusal | None) -> None:
         named, advice = (reason.slug, reason.advice) if reason else ("unnamed", "")
         logger.warning("update %d was rejected: %s. %s", entry.sequence, named, advice)
-        if reason in KEPT:
+        if reason is not None and reason.momentary:
             self._store.postpone(entry.sequence, self._clock() + self._wait_s(entry.attempts))
             return
         if reason is Refusal.NORM:

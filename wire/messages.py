@@ -95,21 +95,31 @@ class Refusal(IntEnum):
         """A sentence that says what to do."""
         return _ADVICE[self]
 
+    @property
+    def momentary(self) -> bool:
+        """Whether the update itself may be fine.
+
+        The device keeps such an update and sends it again, and another answer may come. All other
+        refusals stand: the device takes the content back, so the same sequence is never accepted.
+        """
+        return self in _MOMENTARY
+
 
 _ADVICE = {
     Refusal.MALFORMED: "The message is not an update of this format version; update the agent.",
     Refusal.UNKNOWN_TASK: "No such task here; wait for an announcement and start from it.",
-    Refusal.UNKNOWN_DEVICE: "This device is not enrolled; ask the operator.",
+    Refusal.UNKNOWN_DEVICE: "This device is not enrolled; ask the operator, and keep the update.",
     Refusal.OVERSIZE: "The message is larger than the limit; use a denser codec policy.",
     Refusal.WRONG_SHAPE: "The delta does not fit the manifest; fetch the bundle again.",
     Refusal.NOT_FINITE: "The delta holds NaN or infinity; lower the learning rate.",
     Refusal.TOO_STALE: "The base version is too old; fetch the newest version and train again.",
     Refusal.FROM_THE_FUTURE: "The base version does not exist yet; fetch the announced one.",
     Refusal.NORM: "The delta is larger than the task allows; lower the learning rate.",
-    Refusal.RATE: "Updates come faster than the task allows; wait for the interval.",
+    Refusal.RATE: "Updates come faster than the task allows; keep the update and wait.",
     Refusal.PAUSED: "The task is paused; keep the update and wait.",
     Refusal.STORAGE_FULL: "The aggregator has no space; the update is sent again later.",
 }
+_MOMENTARY = frozenset({Refusal.UNKNOWN_DEVICE, Refusal.RATE, Refusal.PAUSED, Refusal.STORAGE_FULL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aggregator.ledger.records import DeviceStatus, Event, NewUpdate, Rejection, UpdateKey
@@ -21,10 +21,12 @@ class Intake:
     Attributes:
         updates: good updates, with distinct keys, none of them decided before.
         rejections: refused ones, likewise; those of an unknown task may have been refused before.
+        momentary: refused for now; nothing is decided, and only a count is left.
         duplicates: keys that were decided before, once for each further delivery.
         unreadable: refusals of messages that name no update, so that only a count is left.
         statuses: what devices said of themselves.
         events: for the operator.
+        norms: by task and bucket, what the histogram of accepted norms changes by.
         known_tasks: tasks that exist; refusals for others are counted under ``NO_TASK``.
         at: when.
     """
@@ -33,14 +35,16 @@ class Intake:
     known_tasks: frozenset[str]
     updates: Sequence[NewUpdate] = ()
     rejections: Sequence[Rejection] = ()
+    momentary: Sequence[Rejection] = ()
     duplicates: Sequence[UpdateKey] = ()
+    norms: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     unreadable: Mapping[Refusal, int] | None = None
     statuses: Sequence[DeviceStatus] = ()
     events: Sequence[Event] = ()
 
 
 def tally_rows(intake: Intake) -> list[dict[str, Any]]:
-    """Increments of ``tallies``: accepted, accepted by second, bytes, duplicates, refusals."""
+    """Increments of ``tallies``: accepted, by second, bytes, norms, duplicates, refusals."""
     tally: Counter[tuple[str, str, int]] = Counter()
     for update in intake.updates:
         task = update.key.task
@@ -49,7 +53,10 @@ def tally_rows(intake: Intake) -> list[dict[str, Any]]:
         tally[task, "bytes", 0] += update.size_bytes
     for key in intake.duplicates:
         tally[_counted_under(key.task, intake), "duplicate", 0] += 1
-    for rejection in intake.rejections:
+    for task, changes in intake.norms.items():
+        for bucket, change in changes.items():
+            tally[task, "norm", bucket] += change
+    for rejection in (*intake.rejections, *intake.momentary):
         tally[_counted_under(rejection.key.task, intake), "refusal", int(rejection.reason)] += 1
     for reason, count in (intake.unreadable or {}).items():
         tally[NO_TASK, "refusal", int(reason)] += count
@@ -60,7 +67,10 @@ def tally_rows(intake: Intake) -> list[dict[str, Any]]:
 
 
 def participant_rows(intake: Intake) -> list[dict[str, Any]]:
-    """Increments of ``participants``, one row for each known task and device of the batch."""
+    """Increments of ``participants``, one row for each known task and device of the batch.
+
+    A device that is not enrolled gets none: there is no end to their names.
+    """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
     def row(key: UpdateKey) -> dict[str, Any]:
@@ -86,8 +96,9 @@ def participant_rows(intake: Intake) -> list[dict[str, Any]]:
         accepted["accepted"] += 1
         accepted["bytes"] += update.size_bytes
         accepted["last_version"] = max(accepted["last_version"], update.base_version)
-    for rejection in intake.rejections:
-        if rejection.key.task in intake.known_tasks:
+    for rejection in (*intake.rejections, *intake.momentary):
+        enrolled = rejection.reason is not Refusal.UNKNOWN_DEVICE
+        if enrolled and rejection.key.task in intake.known_tasks:
             row(rejection.key)["rejected"] += 1
     for key in intake.duplicates:
         row(key)["duplicate"] += 1

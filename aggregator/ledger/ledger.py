@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Table,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    not_,
     select,
     update,
 )
@@ -23,6 +25,7 @@ from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tal
 from aggregator.ledger.records import (
     Decision,
     Event,
+    Head,
     PublicationRecord,
     StoredUpdate,
     TaskRecord,
@@ -46,6 +49,7 @@ from aggregator.ledger.schema import (
 from aggregator.ledger.strangers import meet_again, remember
 from aggregator.ledger.term import begin_term, keep_term
 from aggregator.ledger.turns import DecidedMeanwhileError, take_turns
+from aggregator.norms import WINDOW
 from wire.messages import Outcome, Refusal
 
 __all__ = ["Ledger"]
@@ -120,8 +124,14 @@ class Ledger:
             meet_again(connection, task.task)
             _add_events(connection, [event])
 
-    def steer(self, task: TaskRecord, event: Event) -> None:
-        """Replace what is steered of a task: paused, training, codec and rule."""
+    def steer(self, task: TaskRecord, event: Event, *, forget_norms: bool = False) -> None:
+        """Replace what is steered of a task: paused, training, codec and rule.
+
+        Args:
+            task: the task with its changes.
+            event: what an operator reads of it.
+            forget_norms: whether the norms accepted so far say nothing about what comes now.
+        """
         with self._writing() as connection:
             connection.execute(
                 update(tasks)
@@ -130,7 +140,16 @@ class Ledger:
                     paused=task.paused, training=task.training, codec=task.codec, rule=task.rule
                 )
             )
+            if forget_norms:
+                connection.execute(delete(tallies).where(_norms_of(task.task)))
             _add_events(connection, [event])
+
+    def norms(self, task: str) -> dict[int, int]:
+        """The histogram of the norms accepted lately: counts above 0 by bucket."""
+        with transaction(self._database) as connection:
+            query = select(tallies.c.key, tallies.c.value).where(_norms_of(task))
+            rows = connection.execute(query.where(tallies.c.value > 0))
+            return {row.key: row.value for row in rows}
 
     def decisions(self, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
         """What was decided before on these updates.
@@ -240,12 +259,15 @@ class Ledger:
             _add_events(connection, [event])
 
     def tidy(self, now: float) -> None:
-        """Forget old events and the throughput of more than ten minutes ago."""
+        """Forget old events, and the throughput of more than ten minutes ago.
+
+        What lies as far in the future was counted under a clock that has been set back since.
+        """
         with self._writing() as connection:
             newest = connection.scalar(select(func.max(events.c.id))) or 0
             connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
-            old = tallies.c.key < int(now) - KEPT_SECONDS
-            connection.execute(delete(tallies).where(tallies.c.kind == "second", old))
+            kept = tallies.c.key.between(int(now) - KEPT_SECONDS, int(now) + KEPT_SECONDS)
+            connection.execute(delete(tallies).where(tallies.c.kind == "second", not_(kept)))
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
 
     def tasks(self) -> list[TaskRecord]:
@@ -315,13 +337,22 @@ class Ledger:
                 found.extend(StoredUpdate(**row) for row in rows.mappings())
             return found
 
-    def heads(self) -> dict[str, int]:
-        """Every task's newest version."""
+    def heads(self) -> dict[str, Head]:
+        """Every task as far as it must be known to judge its updates."""
         mine = versions.c.task == tasks.c.task
         newest = select(func.max(versions.c.version)).where(mine).scalar_subquery()
+        lately = select(tallies.c.task, tallies.c.key, tallies.c.value).where(
+            tallies.c.kind == "norm", tallies.c.value > 0
+        )
+        norms: dict[str, dict[int, int]] = {}
         with transaction(self._database) as connection:
-            rows = connection.execute(select(tasks.c.task, newest.label("newest")))
-            return {row.task: row.newest for row in rows}
+            for row in connection.execute(lately):
+                norms.setdefault(row.task, {})[row.key] = row.value
+            query = select(tasks.c.task, tasks.c.training, newest.label("newest"))
+            return {
+                row.task: Head(row.newest, row.training, norms.get(row.task, {}))
+                for row in connection.execute(query)
+            }
 
     def count_before(self, task: str, device: str, id_: int) -> int:
         """How many updates of a device were accepted before the one with this id."""
@@ -356,6 +387,10 @@ class Ledger:
         with transaction(self._database) as connection:
             query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)
             return [(row.task, row.version) for row in connection.execute(query)]
+
+
+def _norms_of(task: str) -> ColumnElement[bool]:
+    return (tallies.c.task == task) & (tallies.c.kind == "norm")
 
 
 def _row(record: TaskRecord | VersionRecord | PublicationRecord) -> dict[str, Any]:
@@ -395,6 +430,17 @@ def _take_turns(connection: Connection, intake: Intake) -> None:
     made = select(tasks.c.task).where(tasks.c.task.in_(strange))
     if strange and connection.execute(made).first() is not None:
         raise DecidedMeanwhileError("a task was made meanwhile")
+    for task, changes in sorted(intake.norms.items()):
+        if sum(changes.values()) < 0:
+            _forget_once(connection, task, changes)
+
+
+def _forget_once(connection: Connection, task: str, changes: Mapping[int, int]) -> None:
+    """Let one process halve the histogram of norms when it is full, and no other as well."""
+    take_turns(connection, [f"norms of {task}"])
+    total = connection.scalar(select(func.sum(tallies.c.value)).where(_norms_of(task))) or 0
+    if total + sum(changes.values()) < WINDOW // 2:
+        raise DecidedMeanwhileError("the norms were halved or forgotten meanwhile")
 
 
 def _decision(connection: Connection, key: UpdateKey) -> Decision | None:

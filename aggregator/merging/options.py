@@ -16,9 +16,10 @@ from aggregator.merging.choices import (
 from wire.checks import Fields
 from wire.errors import WireError
 
-__all__ = ["Option", "RuleError", "options"]
+__all__ = ["Option", "RuleError", "check_together", "options"]
 
 MAX_BUFFER = 100_000
+MAX_KRUM_BUFFER = 500
 MAX_STALENESS = 1_000_000
 
 
@@ -93,6 +94,11 @@ _PARTICIPATION: Mapping[str, Option] = {
     "participation_exponent": _Number(0.0, 2.0, 0.0),
     "participation_limit": _Number(1.0, 1000.0, 4.0),
 }
+_ROBUST: Mapping[str, Option] = {
+    "row_clip": _Number(0.0, 1e9, 0.0),
+    "trim": _Number(0.0, 0.49, 0.0),
+    "krum_byzantine": _Integer(0, MAX_KRUM_BUFFER // 2 - 2, 0),
+}
 _CORRECTION = _Word(tuple(RowCorrection), RowCorrection.NONE)
 _UNCORRECTED = _Word((RowCorrection.NONE,), RowCorrection.NONE)
 _OPTIMIZER = _Word(tuple(Optimizer), Optimizer.SGD)
@@ -102,6 +108,7 @@ _BY_KIND: Mapping[Kind, Mapping[str, Option]] = {
     Kind.FEDAVG: {
         **_BUFFER,
         "weighting": _WEIGHTING,
+        **_ROBUST,
         "row_correction": _CORRECTION,
         "optimizer": _OPTIMIZER,
     },
@@ -118,6 +125,7 @@ _BY_KIND: Mapping[Kind, Mapping[str, Option]] = {
         "weighting": _WEIGHTING,
         **_STALENESS,
         **_PARTICIPATION,
+        **_ROBUST,
         "row_correction": _CORRECTION,
         "optimizer": _OPTIMIZER,
     },
@@ -126,6 +134,7 @@ _BY_KIND: Mapping[Kind, Mapping[str, Option]] = {
         "weighting": _WEIGHTING,
         "delay_threshold": _Integer(0, MAX_STALENESS, 1),
         **_PARTICIPATION,
+        **_ROBUST,
         "row_correction": _CORRECTION,
         "optimizer": _Word(tuple(Optimizer), Optimizer.AMSGRAD),
     },
@@ -195,3 +204,19 @@ def options(values: Mapping[str, Any]) -> dict[str, Option]:
         # It mixes two models; beyond 1 it would leave them both behind.
         taken["server_learning_rate"] = _MIXING_RATE
     return taken
+
+
+def check_together(values: Mapping[str, Any]) -> None:
+    """Refuse values that are each in range, but not together.
+
+    Args:
+        values: everything that a rule takes, as read.
+
+    Raises:
+        RuleError: names the key, the value and what was expected.
+    """
+    if byzantine := values.get("krum_byzantine", 0):
+        least, size = 2 * byzantine + 3, values["buffer_size"]
+        if not least <= size <= MAX_KRUM_BUFFER:
+            expected = f"{least} to {MAX_KRUM_BUFFER} with krum_byzantine {byzantine}"
+            raise _fields("buffer_size", size).refusal("buffer_size", size, expected)

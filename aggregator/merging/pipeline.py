@@ -1,9 +1,9 @@
 """A merge, from a buffer of updates to the step that it makes.
 
-Weigh, take the mean, correct it, let the server's optimizer step: each is a module of its own, and
-a rule says which. All of it is a function of the state, the buffer and the rule, in float64 and in
-the order of the ledger ids, so a merge has the same bits wherever and in whatever order it is run.
-Its time goes with the rows that the buffer touches, never with a table.
+Weigh, defend, take the mean, correct it, let the server's optimizer step: each is a module of its
+own, and a rule says which. All of it is a function of the state, the buffer and the rule, in
+float64 and in the order of the ledger ids, so a merge has the same bits wherever and in whatever
+order it is run. Its time goes with the rows that the buffer touches, never with a table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from aggregator.merging.average import Average, average
 from aggregator.merging.choices import Kind, RowCorrection
 from aggregator.merging.optimizers import SLOTS, move
 from aggregator.merging.part import Part
+from aggregator.merging.robust import clip_rows, multi_krum
 from aggregator.merging.rule import Rule
 from aggregator.merging.state import Contribution, ServerState
 from aggregator.merging.step import Change, Step, apply
@@ -50,8 +51,7 @@ def merge(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> Serv
 def combine(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> Step:
     """What the merge of a batch changes; see ``merge``."""
     ordered = sorted(batch, key=lambda contribution: contribution.id)
-    parts = weigh(state, ordered, rule)
-    # Robust merging has its place here: it acts on the parts, or takes the mean in another way.
+    parts = _defended(weigh(state, ordered, rule), rule)
     averages = average(parts, rule)
     averages, memory = _correct(state, ordered, parts, averages, rule)
     rate = _rate(state, ordered, rule)
@@ -65,6 +65,13 @@ def combine(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> St
 def weigh(state: ServerState, batch: Sequence[Contribution], rule: Rule) -> list[Part]:
     """The parts of a buffer, in its order. An update that weighs nothing is not one of them."""
     return [part for part in _WEIGH[rule.kind](state, batch, rule) if part.fresh > 0.0]
+
+
+def _defended(parts: list[Part], rule: Rule) -> list[Part]:
+    # Clipped first: then no length, only directions, can set a part apart from the others.
+    if rule.clips_rows:
+        parts = clip_rows(parts, rule.row_clip)
+    return multi_krum(parts, rule.krum_byzantine) if rule.leaves_out else parts
 
 
 def _correct(

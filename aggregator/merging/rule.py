@@ -13,7 +13,7 @@ from aggregator.merging.choices import (
     StalenessScope,
     Weighting,
 )
-from aggregator.merging.options import Option, RuleError, options
+from aggregator.merging.options import Option, RuleError, check_together, options
 
 __all__ = ["Rule"]
 
@@ -49,6 +49,13 @@ class Rule:
         participation_exponent: fedbuff, fadas: how much more an update weighs whose device sent
             few, 0 to 2; 0 (default) ignores it.
         participation_limit: fedbuff, fadas: at most so many times more, 1 to 1000, default 4.
+        row_clip: fedavg, fedbuff, fadas: a row of an update is scaled down to so many times the
+            usual length of the buffer's rows, 0 to 1e9; 0 (default) for no clipping.
+        trim: fedavg, fedbuff, fadas: share of the updates that touch a row which is left out at
+            each end of every coordinate, 0 to 0.49; 0 (default) for the plain mean.
+        krum_byzantine: fedavg, fedbuff, fadas: multi-Krum leaves out so many updates of a buffer, 0
+            to 248; 0 (default) for none. It compares every two updates, so ``buffer_size`` may be
+            at most 500, and must be above twice so many and two.
         row_correction: ``none`` (default), ``touched`` or ``heat``; fedasync, ca2fl: ``none``.
         heat_limit: heat: largest factor on a row, 1 to 1e6, default 20.
         optimizer: ``sgd`` (FedAvg; default), ``momentum`` (FedAvgM), ``adagrad``, ``yogi``,
@@ -73,6 +80,9 @@ class Rule:
     delay_threshold: int = UNSET
     participation_exponent: float = UNSET
     participation_limit: float = UNSET
+    row_clip: float = UNSET
+    trim: float = UNSET
+    krum_byzantine: int = UNSET
     row_correction: RowCorrection = UNSET
     heat_limit: float = UNSET
     optimizer: Optimizer = UNSET
@@ -94,6 +104,7 @@ class Rule:
                 )
         for key, option in taken.items():
             object.__setattr__(self, key, option.read(key, given.get(key, option.default)))
+        check_together(self._values())
 
     @property
     def needs_device(self) -> bool:
@@ -103,8 +114,22 @@ class Rule:
     @property
     def needs_device_updates(self) -> bool:
         """Whether a contribution must say how many its device sent before."""
-        exponent = self.participation_exponent
-        return exponent is not UNSET and exponent > 0.0
+        return _is_positive(self.participation_exponent)
+
+    @property
+    def clips_rows(self) -> bool:
+        """Whether rows are clipped to ``row_clip``."""
+        return _is_positive(self.row_clip)
+
+    @property
+    def trims(self) -> bool:
+        """Whether the mean is trimmed by ``trim``."""
+        return _is_positive(self.trim)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether multi-Krum leaves out ``krum_byzantine`` updates."""
+        return _is_positive(self.krum_byzantine)
 
     @property
     def row_staleness(self) -> bool:
@@ -157,6 +182,10 @@ class Rule:
     def _values(self) -> dict[str, Any]:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {key: value for key, value in values.items() if value is not UNSET}
+
+
+def _is_positive(value: Any) -> bool:
+    return value is not UNSET and value > 0
 
 
 def _words(given: Mapping[str, Any], taken: Mapping[str, Option]) -> str:

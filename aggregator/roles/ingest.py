@@ -41,6 +41,7 @@ class IngestPart:
                 clock=time,
                 instruments=around.instruments,
                 admission=around.settings.admission,
+                enrolled=around.enrolled,
             ),
             connection=around.connection(share=around.settings.share),
             instruments=around.instruments,

@@ -12,6 +12,7 @@ from sqlalchemy import Engine as Database
 from aggregator.api import Call, Core, Readiness
 from aggregator.blobs import Blobs, open_blobs
 from aggregator.engine import Engine, Publish
+from aggregator.enrolment import Enrolment
 from aggregator.ledger import Ledger, LedgerError, Lock, Reports, is_current
 from aggregator.metrics import Instruments
 from aggregator.patches import Patches
@@ -87,6 +88,12 @@ class Surroundings:
         )
 
     @cached_property
+    def enrolled(self) -> Callable[[], frozenset[str] | None]:
+        """Tells which devices may take part; raises EnrolmentError if the file cannot be used."""
+        file = self.settings.devices_file
+        return (lambda: None) if file is None else Enrolment(file).devices
+
+    @cached_property
     def probe(self) -> Probe:
         """Whether the database can be written."""
         return Probe(Ledger(self.database).check, time)
@@ -103,6 +110,7 @@ class Surroundings:
             retention=self.settings.retention,
             rule=self.settings.rule,
             announce_interval_s=self.settings.announce_interval_s,
+            enrolled=self.enrolled,
             merge_for_s=merge_for_s,
         )
 

@@ -4,7 +4,7 @@ For measurements of the codec, which need deltas of a half-trained model, with w
 left out of them. Nothing is sent and nobody waits: every update starts from the newest version.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from aggregator.merging import Contribution, Rule, ServerState, merge
 from aggregator.publication import grid_exponent
-from device_sims.datasets import Interactions, split_latest
+from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.examiner import Examiner
 from device_sims.model import Model, make_recommender
 from device_sims.presets import preset
@@ -29,11 +29,35 @@ from wire.parameters import Table, map_parameters, quantise_rows
 from wire.patch import encode_patch, on_grid
 from wire.policy import CodecPolicy, TrainingPolicy
 
-__all__ = ["Learned", "Pass", "Trainer"]
+__all__ = ["Gate", "Learned", "Moment", "Pass", "Trainer"]
 
-BUFFER = 20
 STRIDE = 10
 """Versions from one of a device's updates to its next, where bytes down are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A device that is about to encode what it learned.
+
+    Attributes:
+        user: its number.
+        version: the version that it started from.
+        federated: that version's parameters, as the device has them.
+        private: its private parameters after training.
+        delta: what it learned, and what earlier updates left out.
+    """
+
+    user: int
+    version: int
+    federated: Mapping[str, FloatArray]
+    private: Mapping[str, FloatArray]
+    delta: Delta
+
+
+Forge = Callable[[Moment], Delta]
+"""What a device sends in the place of its delta."""
+Gate = Callable[[Moment, bytes], Delta | None]
+"""The delta of a payload, or None if it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,9 @@ class Trainer:
         rounded: whether devices start from what is published of a version, as they do, or from its
             exact parameters, for comparison.
         seed: of the initial parameters and of everything drawn.
+        rule: how they are merged.
+        forge: what devices make of their deltas; honest ones nothing.
+        gate: what is refused; None for nothing.
     """
 
     def __init__(
@@ -89,7 +116,11 @@ class Trainer:
         *,
         rounded: bool = True,
         seed: int = 0,
+        rule: Rule | None = None,
+        forge: Forge = lambda moment: moment.delta,
+        gate: Gate | None = None,
     ) -> None:
+        self._rule, self._forge, self._gate = rule or Rule(), forge, gate or self._decode
         values = preset("mf", "movielens")
         options = ("learning_rate", "epochs", "batch_size")
         training = TrainingPolicy(**{name: values[name] for name in options})
@@ -125,16 +156,34 @@ class Trainer:
         """The federated parameters."""
         return self._bundle.manifest.federated
 
+    @property
+    def split(self) -> Split:
+        """The data."""
+        return self._split
+
     def train(self, *, keep: bool = False) -> Pass:
         """Have each device train once, in random order; the deltas of a pass take 100 MB."""
         sizes, learned = [], []
-        for user in self._rng.permutation(self._split.user_count).tolist():
-            update = self._update(user)
+        for user in self.order():
+            update = self.update(user)
             sizes.append(len(update.payload))
             learned += [update] if keep else []
-        validation, test = self._examiner.examine(self._shared, self._private_of)
+        validation, test = self.examine()
         down, self._down = self._down, []
         return Pass(sizes, down, learned, validation, test)
+
+    def order(self) -> list[int]:
+        """Every user once, in random order."""
+        users: list[int] = self._rng.permutation(self._split.user_count).tolist()
+        return users
+
+    def examine(self) -> tuple[Quality, Quality]:
+        """Quality of the newest version on the validation and on the test items."""
+        return self._examiner.examine(self._shared, self._private_of)
+
+    def exposure(self, item: int) -> float:
+        """The share of users to whom the newest version shows an item; see ``exposure``."""
+        return self._examiner.exposure(self._shared, self._private_of, item)
 
     def examine_int8(self) -> Quality:
         """Quality on the test items with the newest version's tables as int8."""
@@ -144,10 +193,12 @@ class Trainer:
         }
         return self._examiner.examine({**parameters, **tables}, self._private_of)[1]
 
-    def _private_of(self, user: int) -> dict[str, FloatArray]:
-        return self._private.get(user, {})
+    def update(self, user: int) -> Learned:
+        """One update of one device, merged when the buffer is full.
 
-    def _update(self, user: int) -> Learned:
+        Raises:
+            TrainingError: a result is not finite; nothing has changed.
+        """
         manifest = self._bundle.manifest
         codec, own = manifest.codec, self._private.get(user, self._start)
         items, context = self._split.train.items_of(user), self._split.train.context_of(user)
@@ -163,17 +214,26 @@ class Trainer:
         )
         residual = add({}, self._residuals.get(user, {}), codec.residual_keep)
         compensated = compensate(trained.delta, residual, codec)
-        payload = encode_delta(compensated, manifest.federated, codec, self._rng)
-        decoded = decode_delta(payload, manifest.federated)
-        self._residuals[user] = leftover(residual, compensated, decoded)
+        version = self._state.version
+        moment = Moment(user, version, self._shared, trained.private, compensated)
+        sent = self._forge(moment)
+        payload = encode_delta(sent, manifest.federated, codec, self._rng)
+        self._residuals[user] = leftover(residual, sent, self._decode(moment, payload))
         self._private[user] = dict(trained.private)
-        self._merge(Contribution(len(self._buffer), self._state.version, trained.examples, decoded))
-        return Learned(compensated, payload)
+        if (accepted := self._gate(moment, payload)) is not None:
+            self._merge(Contribution(len(self._buffer), version, trained.examples, accepted))
+        return Learned(sent, payload)
+
+    def _private_of(self, user: int) -> dict[str, FloatArray]:
+        return self._private.get(user, {})
+
+    def _decode(self, _moment: Moment, payload: bytes) -> Delta:
+        return decode_delta(payload, self.specs)
 
     def _merge(self, contribution: Contribution) -> None:
         self._buffer.append(contribution)
-        if len(self._buffer) == BUFFER:
-            self._state = merge(self._state, self._buffer, Rule())
+        if len(self._buffer) == self._rule.buffer_size:
+            self._state = merge(self._state, self._buffer, self._rule)
             self._buffer = []
             self._shared = self._published()
             if self._rounded and self._state.version % STRIDE == 0:

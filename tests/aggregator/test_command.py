@@ -54,6 +54,17 @@ def test_a_busy_port_is_one_line_and_code_2(
     ]
 
 
+def test_devices_that_have_no_names_are_one_line_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    devices = tmp_path / "devices"
+    devices.write_text("phone-1\nPhone 2\n")
+    monkeypatch.setenv(PREFIX + "DEVICES_FILE", str(devices))
+    assert serve(tmp_path) == 2
+    (line,) = errors_of(capfd)
+    assert f"{devices}, line 2: device id is 'Phone 2'; expected" in line
+
+
 def test_a_truncated_bundle_is_one_line_and_code_2(
     tmp_path: Path, bundle: Bundle, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,13 @@ RULES = {
     "participation": Rule(buffer_size=3, participation_exponent=0.5),
     "cached": Rule(kind=Kind.CA2FL, buffer_size=3),
     "adaptive": Rule(kind=Kind.FADAS, buffer_size=3, optimizer=Optimizer.AMSGRAD),
+    "robust": Rule(
+        buffer_size=3,
+        row_clip=1.0,
+        trim=0.2,
+        row_correction=RowCorrection.HEAT,
+        staleness_scope=StalenessScope.ROW,
+    ),
     "yogi": Rule(buffer_size=3, optimizer=Optimizer.YOGI),
 }
 
@@ -98,6 +105,20 @@ def test_a_restart_goes_on_as_if_there_had_been_none(
         digests.append(newest.digest)
     assert newest.version == 4
     assert digests[0] == digests[1]
+
+
+def test_a_merge_that_left_updates_out_is_rebuilt(tmp_path: Path, bundle: Bundle) -> None:
+    rule = Rule(buffer_size=5, row_clip=1.0, trim=0.2, krum_byzantine=1)
+    with open_workshop(tmp_path / "data", rule=rule) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        for number in range(10):
+            workshop.send("abcde"[number % 5], make_update(bundle, number + 1))
+        task = workshop.engine.tasks[bundle.task]
+        folded = fold(workshop, bundle).rebuild(workshop.blobs, 2)
+        assert (task.newest.version, folded.replayed) == (2, 10)
+        assert folded.digest == task.newest.digest
+        assert encode_snapshot(folded.state) == encode_snapshot(task.state)
 
 
 def test_a_damaged_snapshot_is_passed_over(tmp_path: Path, bundle: Bundle) -> None:

@@ -1,5 +1,6 @@
 """``rivulet-aggregator serve`` on a real PostgreSQL: what goes wrong with it, and comes right."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,45 @@ def test_a_database_that_goes_away_and_comes_back_costs_nothing(
         version = aggregator.get(f"/v1/tasks/{bundle.task}/versions/1").json()
         assert version["updates"] == 4
         assert PASSWORD not in aggregator.output()
+
+
+def test_with_a_bucket_beside_it_the_machine_may_be_lost(
+    tmp_path: Path, bundle: Bundle, mosquitto: Mosquitto, postgresql_url: str, bucket_url: str
+) -> None:
+    environment = {
+        DATABASE: postgresql_url,
+        PREFIX + "BLOBS": bucket_url,
+        PREFIX + "RULE_BUFFER_SIZE": "2",
+    }
+
+    def aggregator_on(data: str) -> AggregatorProcess:
+        return AggregatorProcess(
+            tmp_path / data,
+            mosquitto.port,
+            bundle,
+            "--announce-interval=0",
+            environment=environment,
+        )
+
+    with Device(mosquitto.port) as device:
+        with aggregator_on("first") as aggregator:
+            aggregator.wait_until_ready()
+            for number in (1, 2, 3):
+                device.send(make_update(bundle, number).encode())
+                assert device.answer(number).outcome is Outcome.ACCEPTED
+            eventually(lambda: device.announcements[-1].version == 1)
+            sha256 = device.announcements[-1].sha256
+            content = aggregator.get(f"/v1/blobs/{sha256}").content
+            aggregator.kill()
+        with aggregator_on("second") as aggregator:
+            aggregator.wait_until_ready()
+            assert aggregator.get(f"/v1/blobs/{sha256}").content == content
+            device.send(make_update(bundle, 3).encode())
+            eventually(lambda: len(device.answers(3)) == 2)
+            assert device.answers(3)[1].outcome is Outcome.DUPLICATE
+            device.send(make_update(bundle, 4).encode())
+            eventually(lambda: device.announcements[-1].version == 2)
+    assert hashlib.sha256(content).hexdigest() == sha256
 
 
 def test_a_database_has_one_aggregator(

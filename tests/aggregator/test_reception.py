@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from aggregator.admission import AdmissionPolicy
 from aggregator.ledger import Decision, UpdateKey
+from aggregator.norms import Norms
+from aggregator.rates import Rates
 from aggregator.reception import Inbound, Received, receive
 from tests.aggregator.workshop import make_bundle, make_update
 from wire import topics
@@ -39,6 +41,8 @@ class View:
     def __init__(self, bundle: Bundle) -> None:
         self.specs: Sequence[ParameterSpec] = bundle.manifest.federated
         self.version = 0
+        self.interval_s = 60.0
+        self.norms = Norms()
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,8 @@ def received(bundle: Bundle, *payloads: bytes, topic: str = topics.updates("a"))
         [Inbound(topic, payload, lambda: None) for payload in payloads],
         tasks={bundle.task: View(bundle)},
         decisions=decisions,
+        enrolled=None,
+        rates=Rates().trial(1.0),
         policy=AdmissionPolicy(),
         now=1.0,
     )

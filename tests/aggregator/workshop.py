@@ -1,7 +1,7 @@
 """Small real bundles, updates and engines for the aggregator's tests."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from wire.bundle import MANIFEST_FILE, Bundle, read_bundle
 from wire.codec import encode_delta
 from wire.delta import RowBlock, Tensor
 from wire.manifest import BatchKind, FileEntry, Manifest, ParameterSpec, Role
-from wire.messages import Announcement, Metric, Receipt, Update
+from wire.messages import Announcement, Metric, Receipt, Refusal, Update
 from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
 
 __all__ = [
@@ -45,8 +45,12 @@ def make_bundle(
     items: int = 12,
     width: int = 4,
     row_requests: bool = False,
+    interval_s: float = 0.0,
 ) -> Bundle:
-    """A bundle of a table, a dense head and a private vector; its programs are not programs."""
+    """A bundle of a table, a dense head and a private vector; its programs are not programs.
+
+    Without an interval, a device may send as fast as it likes.
+    """
     rng = np.random.default_rng(0)
     initial = {
         "item": rng.normal(size=(items, width)).astype(np.float32),
@@ -80,7 +84,7 @@ def make_bundle(
             for path, content in contents.items()
         ),
         row_requests=row_requests,
-        training=TrainingPolicy(),
+        training=TrainingPolicy(interval_s=interval_s),
         codec=CodecPolicy(),
     )
     (root / MANIFEST_FILE).write_bytes(manifest.to_json())
@@ -180,14 +184,25 @@ class Workshop:
         patches: Patches,
         outbox: Outbox,
         clock: ManualClock,
+        instruments: Instruments,
     ) -> None:
+        self.instruments = instruments
         self.engine, self.ledger, self.reports = engine, ledger, reports
         self.blobs, self.patches = blobs, patches
         self.outbox, self.clock = outbox, clock
 
     def send(self, device: str, *updates: Update) -> None:
         """Hand the engine one batch."""
-        self.engine.ingest([self.outbox.inbound(device, update.encode()) for update in updates])
+        self.deliver(*((device, update.encode()) for update in updates))
+
+    def deliver(self, *messages: tuple[str, bytes]) -> None:
+        """Hand the engine one batch of any bytes, as (device, payload)."""
+        self.engine.ingest([self.outbox.inbound(device, payload) for device, payload in messages])
+
+    def refused(self, reason: Refusal) -> float:
+        """What the counter of a refusal says."""
+        labels = {"reason": reason.slug}
+        return self.instruments.registry.get_sample_value("rivulet_refusals_total", labels) or 0.0
 
 
 @contextmanager
@@ -198,6 +213,7 @@ def open_workshop(
     admission: AdmissionPolicy | None = None,
     retention: Retention | None = None,
     clock: ManualClock | None = None,
+    enrolled: Callable[[], Collection[str] | None] = lambda: None,
     announce_interval_s: float = 0.0,
     blobs: Blobs | None = None,
 ) -> Iterator[Workshop]:
@@ -206,16 +222,17 @@ def open_workshop(
     database = open_database(f"sqlite:///{data / 'ledger.db'}")
     ledger, reports, outbox = Ledger(database), Reports(database), Outbox()
     blobs = blobs or FolderBlobs(data / "blobs")
-    clock = clock or ManualClock()
+    clock, instruments = clock or ManualClock(), Instruments()
     engine = Engine(
         ledger=ledger,
         blobs=blobs,
         publish=outbox.publish,
         clock=clock,
-        instruments=Instruments(),
+        instruments=instruments,
         admission=admission or AdmissionPolicy(),
         retention=retention or Retention(),
         rule=rule or Rule(buffer_size=3),
+        enrolled=enrolled,
         announce_interval_s=announce_interval_s,
     )
     try:
@@ -227,6 +244,7 @@ def open_workshop(
             patches=Patches(data / "patches", reports=reports, blobs=blobs),
             outbox=outbox,
             clock=clock,
+            instruments=instruments,
         )
     finally:
         database.dispose()

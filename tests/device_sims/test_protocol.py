@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from device_sims import protocol
 from device_sims.datasets import Split, load_movielens, split_latest, synthesise
 from device_sims.datasets.split import Histories
-from device_sims.protocol import Quality, best_round, evaluate, own_frequency, popularity
+from device_sims.protocol import (
+    Quality,
+    best_round,
+    evaluate,
+    exposure,
+    own_frequency,
+    popularity,
+)
 
 MOVIELENS = Path(__file__).parents[3] / "shared" / "data" / "ml-100k" / "ratings.dat"
 WORST = Quality(hr_at_10=0, ndcg_at_10=0, full_hr_at_10=0, full_ndcg_at_10=0)
@@ -257,6 +264,19 @@ def test_own_frequency_counts_what_came_before_and_popularity_breaks_ties(
         popular = np.bincount(split.train.items, minlength=split.item_count)
         share = popular / (popular.sum() + 1)
         np.testing.assert_allclose(scores[row] - counts, share, atol=1e-12)
+
+
+@given(seed=st.integers(0, 1_000), item=st.integers(0, SPLIT.item_count - 1))
+@settings(max_examples=20)
+def test_exposure_is_what_its_docstring_says(seed: int, item: int) -> None:
+    scores = random_scores(SPLIT, seed)
+    shown = []
+    for user in range(SPLIT.user_count):
+        known = {*SPLIT.train.items_of(user), SPLIT.validation[user], SPLIT.test[user]}
+        if item not in known:
+            rivals = set(range(SPLIT.item_count)) - known - {item}
+            shown.append(sum(scores[user, rival] >= scores[user, item] for rival in rivals) < 10)
+    assert exposure(scores.__getitem__, SPLIT, item) == pytest.approx(np.mean(shown))
 
 
 def test_the_best_round_is_picked_by_gain_then_hits_then_age() -> None:

@@ -189,15 +189,17 @@ def test_lost_and_doubled_receipts_change_nothing(
     check_mass(device, ledger)
 
 
-@pytest.mark.parametrize("reason", [Refusal.PAUSED, Refusal.STORAGE_FULL])
+@pytest.mark.parametrize("reason", [reason for reason in Refusal if reason.momentary])
 def test_a_refusal_of_the_moment_keeps_the_update(
     tmp_path: Path, task: TinyTask, reason: Refusal
 ) -> None:
     device = Device(tmp_path, task)
     device.ready(*HISTORY)
     update = device.update()
+    residual = device.residual()
     device.answer(update.sequence, Outcome.REJECTED, reason)
     assert waiting(device) == [update.sequence]
+    assert squared_norm(add(residual, device.residual(), -1.0)) == 0.0
     due = device.agent.next_due(training=False)
     assert due is not None
     device.clock.now = due

@@ -156,6 +156,9 @@ def rules(draw: st.DrawFn, kind: Kind, optimizer: Optimizer) -> Rule:
     if kind in (Kind.FEDAVG, Kind.FEDBUFF, Kind.FADAS):
         values["weighting"] = draw(st.sampled_from(Weighting))
         values["row_correction"] = draw(st.sampled_from(RowCorrection))
+        values["row_clip"] = draw(st.sampled_from([0.0, 0.5, 2.0]))
+        values["trim"] = draw(st.sampled_from([0.0, 0.1, 0.4]))
+        values["krum_byzantine"] = draw(st.sampled_from([0, 1, 4]))
     if kind in (Kind.FEDASYNC, Kind.FEDBUFF):
         values["staleness"] = draw(st.sampled_from(Staleness))
         values["staleness_scope"] = draw(st.sampled_from(StalenessScope))

@@ -75,6 +75,9 @@ def test_a_kind_is_enough(kind: str, expected: dict[str, Any]) -> None:
         ("optimizer", "lamb"),
         ("server_learning_rate", 0),
         ("weighting", "median"),
+        ("row_clip", -1.0),
+        ("trim", 0.5),
+        ("krum_byzantine", 249),
         ("row_correction", None),
     ],
 )
@@ -93,6 +96,8 @@ def test_a_refusal_names_key_and_value(key: str, value: object) -> None:
         ({"staleness": "hinge"}, "staleness_exponent", 0.5),
         ({"kind": "fedavg"}, "staleness", "constant"),
         ({"kind": "ca2fl"}, "participation_exponent", 1.0),
+        ({"kind": "ca2fl"}, "trim", 0.1),
+        ({"kind": "fedasync"}, "row_clip", 2.0),
         ({"optimizer": "adagrad"}, "beta_2", 0.9),
     ],
 )
@@ -116,6 +121,13 @@ def test_a_key_that_the_words_do_not_take_is_refused(
 def test_a_kind_narrows_what_is_allowed(kind: str, key: str, value: object) -> None:
     with pytest.raises(RuleError, match=rf"rule\.{key} is {value!r}; expected"):
         Rule.from_dict({"kind": kind, key: value})
+
+
+@pytest.mark.parametrize("buffer_size", [20, 501])
+def test_krum_needs_a_buffer_that_it_can_compare(buffer_size: int) -> None:
+    assert Rule(buffer_size=21, krum_byzantine=9).krum_byzantine == 9
+    with pytest.raises(RuleError, match=f"buffer_size is {buffer_size}; expected 21 to 500"):
+        Rule(buffer_size=buffer_size, krum_byzantine=9)
 
 
 @pytest.mark.parametrize("values", [{"bufer_size": 3}, [1], None, {3: 1}])

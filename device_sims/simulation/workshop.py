@@ -1,0 +1,79 @@
+"""From a scenario to what a simulation needs: the data, the bundle, a folder."""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from device_sims.data_options import DATASETS, load_data
+from device_sims.datasets import Split, split_latest
+from device_sims.model import make_recommender
+from device_sims.scenario import Scenario
+from device_sims.simulation.run import Outcome, simulate
+from wire.bundle import Bundle
+
+__all__ = ["Workshop"]
+
+
+class Workshop:
+    """Runs scenarios one after the other; what two of them share is made once.
+
+    Args:
+        folder: for bundles and runs; nothing may be there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, tuple[Bundle, Split]] = {}
+
+    def prepare(self, scenario: Scenario) -> tuple[Bundle, Split]:
+        """The bundle and the data of a scenario.
+
+        Raises:
+            DatasetError: the data cannot be loaded.
+            ExportError: the recommender cannot be exported.
+            RecommenderError: it refuses its options, or does not fit the data.
+            ValueError: an option of the data does not go with the data set.
+        """
+        key = repr((scenario.model, scenario.data))
+        if key not in self._made:
+            self._made[key] = self._make(scenario, self._folder / f"bundle-{len(self._made)}")
+        return self._made[key]
+
+    def run(
+        self,
+        scenario: Scenario,
+        *,
+        progress: Callable[[float, int], object] = lambda _share, _updates: None,
+    ) -> Outcome:
+        """Run a scenario; its ledger, blobs and devices go with the next one's start."""
+        bundle, split = self.prepare(scenario)
+        run = self._folder / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir(parents=True)
+        return simulate(scenario, bundle, split, run, progress=progress)
+
+    def _make(self, scenario: Scenario, folder: Path) -> tuple[Bundle, Split]:
+        # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
+        from export import build_bundle
+
+        data, model = scenario.data, scenario.model
+        options = {option: None for taken in DATASETS.values() for option in taken}
+        interactions = load_data(
+            argparse.Namespace(
+                dataset=data.dataset,
+                data=list(data.files),
+                devices=data.users or None,
+                seed=0,
+                skip_bad_lines=False,
+                **{**options, **data.options},
+            )
+        )
+        bundle = build_bundle(
+            make_recommender(model, interactions, seed=0),
+            out=folder,
+            optimizer=model.optimizer,
+            training=model.training,
+            codec=model.codec,
+        )
+        return bundle, split_latest(interactions)

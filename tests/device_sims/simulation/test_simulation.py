@@ -1,0 +1,198 @@
+"""Whole simulations: the same bits twice, invariants under faults, and faults that are found."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aggregator.engine import Engine
+from aggregator.ledger import Ledger
+from aggregator.merging import advance
+from device_sims.command import main
+from device_sims.scenario import Faults, Scenario, read_scenario
+from device_sims.simulation import Outcome
+from device_sims.simulation.audit import PrivacyWatch
+from device_sims.simulation.torture import draw_scenario, shrink, smaller
+from device_sims.simulation.virtual_time import START, VirtualTime
+from device_sims.simulation.workshop import Workshop
+
+ALL_FAULTS = Faults(
+    lost=0.1,
+    duplicated=0.2,
+    delayed=0.2,
+    delay_s=300.0,
+    corrupted=0.05,
+    agent_crash=0.02,
+    aggregator_crash=0.02,
+    backup=0.5,
+)
+CALM = Scenario.from_dict(
+    {
+        "task": {"training": {"interval_s": 300.0}},
+        "data": {"users": 10},
+        "fleet": {"clock_skew_s": 100.0},
+        "aggregation": {"buffer_size": 4},
+        "run": {"hours": 1.0, "evaluate_every_h": 0.5},
+    },
+    name="calm",
+)
+STORM = replace(CALM, name="storm", faults=ALL_FAULTS)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("simulations"))
+
+
+@pytest.fixture(scope="module")
+def calm(workshop: Workshop) -> Outcome:
+    return workshop.run(CALM)
+
+
+def test_a_calm_fleet_learns_and_keeps_every_promise(calm: Outcome) -> None:
+    assert calm.audit.broken == []
+    assert calm.audit.created == calm.audit.accepted > 50
+    assert calm.faults == {}
+    assert [round(m.hours, 2) for m in calm.quality][:3] == [0.0, 0.5, 1.0]
+    assert calm.quality[-1].updates == calm.audit.created
+    assert sum(calm.staleness.values()) == calm.audit.created
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    workshop: Workshop, calm: Outcome
+) -> None:
+    assert workshop.run(CALM).to_dict() == calm.to_dict()
+    other = workshop.run(CALM.with_seed(1))
+    assert other.model != calm.model
+    assert other.to_dict()["digest"] != calm.to_dict()["digest"]
+
+
+def test_a_storm_breaks_nothing(workshop: Workshop) -> None:
+    first = workshop.run(STORM)
+    assert set(first.faults) == {name for name in Faults.__dataclass_fields__ if name[-2:] != "_s"}
+    assert first.audit.broken == []
+    assert first.audit.accepted > 30
+    assert workshop.run(STORM).to_dict() == first.to_dict()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_scenarios_break_nothing(workshop: Workshop, seed: int) -> None:
+    drawn = draw_scenario(replace(CALM, run=replace(CALM.run, hours=0.7)), seed)
+    assert workshop.run(drawn).audit.broken == []
+
+
+def lose_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The aggregator answers before it writes, and sometimes never writes."""
+    original = Ledger.take_in
+
+    def take_in(self: Ledger, intake: Any) -> list[int]:
+        if intake.updates and intake.updates[0].key.sequence % 3 == 0:
+            return [10**9 + n for n, _ in enumerate(intake.updates)]
+        return original(self, intake)
+
+    monkeypatch.setattr(Ledger, "take_in", take_in)
+    monkeypatch.setattr(Engine, "_let_wait", lambda *_: None)
+
+
+def skip_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model in memory drifts from what the ledger says."""
+    count = [0]
+
+    def drift(state: Any, step: Any) -> Any:
+        count[0] += 1
+        found = advance(state, step)
+        if count[0] == 5:
+            next(iter(found.parameters.values()))[0] += 1.0
+        return found
+
+    monkeypatch.setattr("aggregator.task.advance", drift)
+
+
+def test_an_aggregator_that_loses_updates_is_found_and_the_scenario_shrunk(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_updates(monkeypatch)
+    short = replace(STORM, run=replace(STORM.run, hours=0.5))
+    assert "lost" in workshop.run(short).audit.broken
+    failure = shrink(short, ("lost",), workshop.run)
+    assert failure.scenario.data.users <= 2 or failure.scenario.run.hours < 0.2
+    assert failure.scenario.faults.lost == 0.0
+    assert failure.scenario.faults.agent_crash == 0.0
+
+
+def test_a_model_that_drifts_from_its_ledger_is_found(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_a_step(monkeypatch)
+    assert workshop.run(CALM).audit.broken == ["not_the_fold"]
+
+
+def test_smaller_scenarios_end_somewhere() -> None:
+    scenario, steps = STORM, 0
+    while (following := next(smaller(scenario), None)) is not None:
+        scenario, steps = following, steps + 1
+    assert steps < 30
+    assert scenario.data.users <= 2
+    assert not any(getattr(scenario.faults, name) for name in ("lost", "agent_crash", "backup"))
+
+
+def test_a_private_parameter_in_a_message_is_noticed() -> None:
+    watch = PrivacyWatch()
+    private = [np.array([0.25, -3.0, 1e-3], np.float32)]
+    watch.look(b"head" + private[0][:1].tobytes() + b"tail", private)
+    watch.look(bytes(100), [np.zeros(4, np.float32)])
+    assert watch.leaks == 0
+    watch.look(b"x" + private[0].tobytes(), private)
+    assert watch.leaks == 1
+
+
+def test_virtual_time_goes_in_order_and_can_be_interrupted() -> None:
+    time, happened = VirtualTime(), list[str]()
+    time.after(2.0, lambda: happened.append("second"))
+    time.after(1.0, lambda: happened.append("first"))
+    time.after(1.0, lambda: time.after(0.0, lambda: happened.append("then")))
+    time.after(1.5, lambda: happened.append("never")).cancel()
+    time.run_until(START + 1.7)
+    assert (happened, time()) == (["first", "then"], START + 1.7)
+    time.after(0.1, time.interrupt)
+    time.run_until(START + 10)
+    assert happened == ["first", "then"]
+    time.interrupted = False
+    time.run_until(START + 10)
+    assert happened == ["first", "then", "second"]
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scenario.toml"
+    assert main(["simulate", "--example"]) == 0
+    path.write_text(capsys.readouterr().out.replace("users = 0", "users = 5"))
+    assert read_scenario(path).data.users == 5
+    path.write_text(path.read_text().replace("hours = 2.0", "hours = 0.1"))
+    digests = []
+    for run in ("one", "two"):
+        assert main(["simulate", str(path), "--out", str(tmp_path / run)]) == 0
+        out = capsys.readouterr().out
+        assert "invariants   all hold" in out
+        digests += [line for line in out.splitlines() if line.startswith("digest")]
+        assert (tmp_path / run / "outcome.json").is_file()
+    assert digests[0] == digests[1]
+    torture = ["torture", "--hours", "1e-6", "--like", str(path), "--out", str(tmp_path / "t")]
+    assert main(torture) == 0
+    assert "1 scenarios" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["simulate"], "no scenario is given"),
+        (["simulate", "/nowhere.toml"], "cannot read /nowhere.toml"),
+        (["torture", "--hours", "0"], "--hours is 0; expected a number above 0"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_code_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
