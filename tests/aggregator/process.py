@@ -86,6 +86,14 @@ class AggregatorProcess:
         self._process.kill()
         self._process.wait()
 
+    def pause(self) -> None:
+        """Stop it where it is; ``resume`` lets it go on as if nothing had happened."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the exit code."""
         self._process.send_signal(number)

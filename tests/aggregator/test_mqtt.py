@@ -335,6 +335,18 @@ def test_several_share_the_updates_and_each_sees_that_it_gets_some(mosquitto: Mo
         assert [ear.times_ready for ear in ears] == [1, 1, 1]
 
 
+def test_the_broker_s_own_rules_let_an_aggregator_share(tmp_path: Path) -> None:
+    acl = (Path(__file__).parents[2] / "deploy" / "mosquitto" / "acl").read_text()
+    with (
+        protected(tmp_path, acl) as broker,
+        listening(broker.port, username="aggregator", password="secret", share="x") as ear,
+        Device(broker.port, password="secret") as device,
+    ):
+        eventually(lambda: ear.link.ready)
+        device.send(b"hello")
+        eventually(lambda: ear.heard)
+
+
 def test_the_share_of_one_who_left_goes_to_those_who_stayed(mosquitto: Mosquitto) -> None:
     with listening(mosquitto.port, client_id="one", share="x") as one:
         with listening(mosquitto.port, client_id="two", share="x") as two:

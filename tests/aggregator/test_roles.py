@@ -171,6 +171,27 @@ def test_kill_9_of_each_in_turn_and_pauses_lose_nothing_and_merge_nothing_twice(
     assert [task["task"] for task in tasks] == [bundle.task]
 
 
+@pytest.mark.slow
+def test_a_merge_that_lost_its_lock_while_it_slept_stands_by_when_it_wakes(
+    site: Site, bundle: Bundle, mosquitto: Mosquitto, postgresql: PostgreSQL, postgresql_url: str
+) -> None:
+    site.create_task(bundle)
+    with Fleet(mosquitto.port, bundle, devices=2) as fleet:
+        fleet.go_on()
+        sleeper = site.wait_until_one_merges()
+        successor = site.merges[1 - site.merges.index(sleeper)]
+        sleeper.pause()
+        postgresql.hang_up(postgresql_url)
+        eventually(lambda: successor.get("/readyz").json()["state"] == "working")
+        fleet.go_on()
+        sleeper.resume()
+        assert site.wait_until_one_merges() is successor
+        fleet.go_on()
+        fleet.finish()
+        answered = set(fleet.answered)
+    audit(postgresql_url, site.blobs, bundle, answered)
+
+
 def pause_the_database(site: Site, postgresql: PostgreSQL) -> None:
     postgresql.stop()
     try:
