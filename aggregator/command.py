@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aggregator import operating, remote
 from aggregator.blobs import BlobError
 from aggregator.broker import BrokerError
 from aggregator.engine import TaskError
@@ -23,6 +24,7 @@ __all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 SERVE = f"""\
 Takes updates from devices over MQTT, merges them into versions of each task's model, and serves
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process if None.
 
     Returns:
-        0 after a clean stop, 1 if the service failed, 2 if an argument or a setting is wrong.
+        0 after a clean stop, 1 if the service failed or versions differ, 2 if an argument or a
+        setting is wrong, 130 if it was interrupted.
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(
@@ -76,17 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        _serve(_settings(arguments))
+        code: int = arguments.run(arguments)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except (SettingsError, BlobError, BrokerError, EnrolmentError, WireError) as error:
         return _fail(error, EXIT_USAGE)
     except ServiceError as error:
         return _fail(error, EXIT_USAGE if error.usage else EXIT_FAILED)
-    except (LedgerError, FoldError, TaskError, OSError) as error:
+    except (LedgerError, FoldError, TaskError, remote.RemoteError, OSError) as error:
         return _fail(error, EXIT_FAILED)
-    return 0
+    return code
 
 
-def _serve(settings: Settings) -> None:
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
     service = Service(
         settings,
         tuple(read_bundle(path) for path in settings.bundles),
@@ -99,6 +105,7 @@ def _serve(settings: Settings) -> None:
         has_page = settings.role in (Role.ALL, Role.API)
         print(f"listening on {service.url}{page if has_page else ''}", flush=True)
         service.wait()
+    return 0
 
 
 def _ready(settings: Settings) -> str:
@@ -130,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    serve.set_defaults(run=_serve)
     add = serve.add_argument
     add(
         "--role",
@@ -176,4 +184,6 @@ def _parser() -> argparse.ArgumentParser:
         help="listen beyond loopback without an api_token: anybody can change tasks",
     )
     add("--verbose", action="store_true", help="log more")
+    operating.add_commands(commands)
+    remote.add_commands(commands)
     return parser

@@ -1,7 +1,8 @@
 """What an operator may have the engine do, as values that can be sent to another process.
 
 A command is called with the engine. It may be carried out a second time, when the process dies
-between doing it and saying so; that must change nothing.
+between doing it and saying so; that must do no harm (a second rollback is one version more, with
+the same parameters).
 """
 
 import json
@@ -12,11 +13,21 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from aggregator.blobs import BlobsUnavailableError
 from aggregator.engine import Engine, TaskError
+from aggregator.fold import FoldError
 from aggregator.ledger import Answer, Errand, LedgerError
 from aggregator.orders import Steering
 from wire.errors import WireError
 
-__all__ = ["Command", "CreateTask", "Steer", "carry_out", "result_of"]
+__all__ = [
+    "Command",
+    "CreateTask",
+    "ForgetLineage",
+    "Promote",
+    "Rollback",
+    "Steer",
+    "carry_out",
+    "result_of",
+]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -79,12 +90,64 @@ class Steer:
         return cls(fields["task"], Steering(**fields["steering"]))
 
 
-KINDS: Mapping[str, type[CreateTask | Steer]] = {
-    command.kind: command for command in (CreateTask, Steer)
+@dataclass(frozen=True, slots=True)
+class _OfNumber:
+    """A command on a task and one of its versions or lineages."""
+
+    task: str
+    number: int
+
+    def encode(self) -> bytes:
+        """JSON."""
+        return json.dumps([self.task, self.number]).encode()
+
+    @classmethod
+    def decode(cls, arguments: bytes) -> Self:
+        """What ``encode`` gave."""
+        return cls(*json.loads(arguments))
+
+
+class Rollback(_OfNumber):
+    """Go back to an older version; see ``Engine.rollback``."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "rollback"
+
+    def __call__(self, engine: Engine) -> int:
+        """Its result is the new version."""
+        return engine.rollback(self.task, self.number)
+
+
+class Promote(_OfNumber):
+    """Make a lineage the next version; see ``Engine.promote``."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "promote"
+
+    def __call__(self, engine: Engine) -> int:
+        """Its result is the new version."""
+        return engine.promote(self.task, self.number)
+
+
+class ForgetLineage(_OfNumber):
+    """Forget a lineage; see ``Engine.forget_lineage``."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = "forget-lineage"
+
+    def __call__(self, engine: Engine) -> None:
+        """It has no result."""
+        engine.forget_lineage(self.task, self.number)
+
+
+AnyCommand = CreateTask | Steer | Rollback | Promote | ForgetLineage
+KINDS: Mapping[str, type[AnyCommand]] = {
+    command.kind: command for command in (CreateTask, Steer, Rollback, Promote, ForgetLineage)
 }
 ERRORS: Mapping[str, type[Exception]] = {
     "refused": WireError,
     "incomplete": TaskError,
+    "unfoldable": FoldError,
     "missing": KeyError,
     "unavailable": BlobsUnavailableError,
 }

@@ -3,7 +3,8 @@
 Version 0 has the SHA-256 of its file. Every later one has that of the digest before it, the rule,
 and the new values of everything that its merge changed, the rule's memory included. So two versions
 with the same digest came of the same start by the same changes, to the bit, and nobody has to read
-a whole table to say so.
+a whole table to say so. A version that no merge made has that of the digest that it goes on from
+and of its origin, which names the digest of the version before.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from aggregator.ledger import Origin
 from aggregator.merging import Change, Step
 
-__all__ = ["next_digest"]
+__all__ = ["next_digest", "origin_digest"]
 
 
 def next_digest(before: str, rule: Mapping[str, Any], step: Step) -> str:
@@ -32,6 +34,18 @@ def next_digest(before: str, rule: Mapping[str, Any], step: Step) -> str:
         for name, change in sorted(changes.items()):
             _add(digest, kind, name, change)
     digest.update(_line("dropped", sorted(step.dropped)))
+    return digest.hexdigest()
+
+
+def origin_digest(of: str, origin: Origin) -> str:
+    """The digest of a version that no merge made.
+
+    Args:
+        of: the digest of what it goes on from, as it was folded for it, in hex.
+        origin: where it comes from.
+    """
+    digest = hashlib.sha256(bytes.fromhex(of))
+    digest.update(_line("origin", origin.to_dict()))
     return digest.hexdigest()
 
 

@@ -21,6 +21,7 @@ from aggregator.acceptance import Acceptance, Publish
 from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import Blobs
 from aggregator.clock import Clock
+from aggregator.compaction import compact
 from aggregator.fold import contribution
 from aggregator.ledger import (
     Event,
@@ -30,12 +31,13 @@ from aggregator.ledger import (
     TaskRecord,
     VersionRecord,
 )
+from aggregator.lineage import promote, roll_back
 from aggregator.merging import Contribution, Rule, ServerState
 from aggregator.metrics import Instruments
 from aggregator.norms import Norms
 from aggregator.orders import Orders, Steering
 from aggregator.reception import Inbound
-from aggregator.retention import Retention, forget_publications, prune
+from aggregator.retention import Retention, delete_unused, forget_publications, prune
 from aggregator.snapshots import read_snapshot
 from aggregator.task import Task
 from wire import topics
@@ -45,6 +47,7 @@ from wire.manifest import Manifest, task_id
 __all__ = ["Engine", "Publish", "TaskError"]
 
 TIDY_EVERY_S = 60.0
+COMPACT_EVERY_S = 600.0
 RETRY_AFTER_S = 1.0
 IN_HAND = 1_000
 """How many updates to have in memory beyond a buffer, where others take them in."""
@@ -104,6 +107,7 @@ class Engine:
         self._announce_interval_s, self._merge_for_s = announce_interval_s, merge_for_s
         self._tasks: dict[str, Task] = {}
         self._tidy_at = clock.monotonic() + TIDY_EVERY_S
+        self._compact_at = clock.monotonic()
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -170,6 +174,7 @@ class Engine:
         if self._tidy_at <= now:
             self._tidy_at = now + TIDY_EVERY_S
             self._tidy()
+            self._compact(now)
 
     def next_due(self) -> float:
         """When ``tick`` should be called next, in monotonic seconds; perhaps past."""
@@ -250,6 +255,45 @@ class Engine:
         self._announce(task)
         self.tick()
 
+    def rollback(self, name: str, version: int) -> int:
+        """Make the next version with the parameters of an older one; see ``lineage.roll_back``.
+
+        Nothing else is done meanwhile.
+
+        Raises:
+            KeyError: no such task.
+        """
+        task, at = self._tasks[name], self._clock.time()
+        new = roll_back(task, version, ledger=self._ledger, blobs=self._blobs, at=at)
+        self._show_new_way(task)
+        return new
+
+    def promote(self, name: str, lineage: int) -> int:
+        """Make a lineage the next version; see ``lineage.promote``.
+
+        Nothing else is done meanwhile.
+
+        Raises:
+            KeyError: no such task, or no such lineage.
+        """
+        task, record = self._tasks[name], self._ledger.lineage(name, lineage)
+        if record is None:
+            raise KeyError(lineage)
+        at = self._clock.time()
+        new = promote(task, record, ledger=self._ledger, blobs=self._blobs, at=at)
+        self._show_new_way(task)
+        return new
+
+    def forget_lineage(self, name: str, lineage: int) -> None:
+        """Forget a lineage and remove its snapshot; no error if there is none.
+
+        Versions that it was promoted to stay.
+        """
+        record = self._ledger.lineage(name, lineage)
+        if record is not None:
+            self._ledger.forget_lineage(name, lineage)
+            delete_unused(self._ledger, self._blobs, record.sha256)
+
     def save_all(self) -> None:
         """Make a snapshot of every task, so that the next start replays nothing."""
         try:
@@ -320,6 +364,12 @@ class Engine:
             _log.error("old snapshots of task %s stay for now: %s", task.name, error)
             self._instruments.failures.labels("prune").inc()
 
+    def _show_new_way(self, task: Task) -> None:
+        self._prune(task)
+        self._show(task)
+        self._announce(task)
+        self.tick()
+
     def _announcement_due(self, task: Task) -> float:
         if task.is_announced:
             return float("inf")
@@ -345,6 +395,25 @@ class Engine:
         except LedgerUnavailableError as error:
             _log.error("tidying will be tried again: %s", error)
             self._instruments.failures.labels("tidy").inc()
+
+    def _compact(self, now: float) -> None:
+        """Drop payloads that are old enough, where that is wished; every so often."""
+        if now < self._compact_at:
+            return
+        self._compact_at = now + COMPACT_EVERY_S
+        for task in self._tasks.values():
+            try:
+                compact(
+                    self._ledger,
+                    self._blobs,
+                    self._retention,
+                    task.name,
+                    task.specs,
+                    now=self._clock.time(),
+                )
+            except (LedgerUnavailableError, OSError) as error:
+                _log.error("payloads of task %s stay for now: %s", task.name, error)
+                self._instruments.failures.labels("compaction").inc()
 
     def _show(self, task: Task) -> None:
         self._instruments.version.labels(task.name).set(task.version)

@@ -1,11 +1,15 @@
 """Which snapshots and publications are kept. The ledger can make every snapshot again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aggregator.blobs import Blobs
-from aggregator.ledger import Ledger
+from aggregator.ledger import Ledger, Origin, OriginKind
 
-__all__ = ["Retention", "forget_publications", "prune"]
+__all__ = ["DAY_S", "Retention", "delete_unused", "forget_publications", "prune", "stand_for"]
+
+DAY_S = 86_400.0
+MAX_DAYS = 36_500.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +25,27 @@ class Retention:
         keep_every: of the older ones, one in so many versions; 0 keeps none of them.
         keep_publications: the newest so many. A device that has an older one gets the newest whole,
             instead of what changed.
+        keep_payload_days: how many days after its merge an update's payload is kept; 0 for ever.
+        warn_days: how many days before payloads go an event says so; they stay that much longer.
     """
 
     snapshot_every: int = 1_000
     keep_snapshots: int = 3
     keep_every: int = 1_000
     keep_publications: int = 100
+    keep_payload_days: float = 0.0
+    warn_days: float = 7.0
 
     def __post_init__(self) -> None:
         """Refuse values out of range with ValueError."""
         for name in ("snapshot_every", "keep_snapshots", "keep_publications"):
             if getattr(self, name) < 1:
                 raise ValueError(f"retention.{name} is {getattr(self, name)}; expected 1 or more")
+        for name in ("keep_payload_days", "warn_days"):
+            if not 0.0 <= getattr(self, name) <= MAX_DAYS:
+                raise ValueError(
+                    f"retention.{name} is {getattr(self, name)}; expected 0 to {MAX_DAYS:g}"
+                )
         if self.keep_every < 0:
             raise ValueError(f"retention.keep_every is {self.keep_every}; expected 0 or more")
 
@@ -66,10 +79,32 @@ def prune(ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str) -> N
     """
     snapshots = ledger.snapshots(task)
     kept = retention.kept([version for version, _ in snapshots])
+    dropped_to = ledger.compaction(task).dropped_to
+    if dropped_to:
+        kept |= stand_for(ledger.origins(task), dropped_to)
     for version, sha256 in snapshots:
         if version not in kept:
             ledger.forget_snapshot(task, version)
-            _delete_unused(ledger, blobs, sha256)
+            delete_unused(ledger, blobs, sha256)
+
+
+def stand_for(origins: Mapping[int, Origin], dropped_to: int) -> set[int]:
+    """The versions whose snapshots stand for dropped payloads: all later ones go on from these.
+
+    Args:
+        origins: those of the task's versions that have one.
+        dropped_to: the payloads of merges up to this version are gone.
+    """
+    found = {dropped_to}
+    for version, origin in origins.items():
+        if version <= dropped_to:
+            continue
+        if origin.kind is OriginKind.PROMOTE:
+            # Its past without some updates cannot be folded again.
+            found.add(version)
+        elif origin.of <= dropped_to:
+            found.add(origin.of)
+    return found
 
 
 def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, task: str) -> None:
@@ -84,9 +119,10 @@ def forget_publications(ledger: Ledger, blobs: Blobs, retention: Retention, *, t
     old = ledger.publications(task)[: -retention.keep_publications]
     ledger.forget_publications(task, [publication.version for publication in old])
     for publication in old:
-        _delete_unused(ledger, blobs, publication.sha256)
+        delete_unused(ledger, blobs, publication.sha256)
 
 
-def _delete_unused(ledger: Ledger, blobs: Blobs, sha256: str) -> None:
-    if not ledger.publications_of_blob(sha256) and not ledger.versions_of_blob(sha256):
+def delete_unused(ledger: Ledger, blobs: Blobs, sha256: str) -> None:
+    """Remove a blob that nothing names."""
+    if not ledger.is_used(sha256):
         blobs.delete(sha256)

@@ -19,7 +19,16 @@ from aggregator.broker import Broker, BrokerError
 from aggregator.merging import Rule, RuleError
 from aggregator.retention import Retention
 
-__all__ = ["KEYS", "PREFIX", "Role", "Settings", "SettingsError", "load_settings"]
+__all__ = [
+    "KEYS",
+    "PREFIX",
+    "Role",
+    "Settings",
+    "SettingsError",
+    "Storage",
+    "load_settings",
+    "load_storage",
+]
 
 PREFIX = "RIVULET_AGGREGATOR_"
 DATABASE_FILE = "ledger.db"
@@ -84,6 +93,19 @@ class Settings:
     devices_file: Path | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Where a service keeps what it keeps, for what is done beside it.
+
+    Attributes:
+        database: URL of the ledger.
+        blobs: folder or URL of the blobs.
+    """
+
+    database: str = field(repr=False)
+    blobs: str
+
+
 KEYS: Mapping[str, Callable[[Any], Any]] = {
     "data": parsers.path,
     "database": parsers.text,
@@ -141,6 +163,8 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "retention.keep_snapshots": parsers.integer,
     "retention.keep_every": parsers.integer,
     "retention.keep_publications": parsers.integer,
+    "retention.keep_payload_days": parsers.number,
+    "retention.warn_days": parsers.number,
 }
 SECRETS = ("password", "api_token")
 
@@ -158,17 +182,12 @@ def load_settings(
     Raises:
         SettingsError: the file cannot be read, a key is unknown or missing, or a value is refused.
     """
-    raw = dict(_from_file(file))
-    raw.update(_from_environment(environment))
-    raw.update({key: value for key, value in flags.items() if value is not None})
-    values = {key: _parse(key, value) for key, value in raw.items()}
-    if "data" not in values:
-        raise SettingsError(f"data is missing; give --data DIR, or set {PREFIX}DATA")
+    values = _values(file, environment, flags)
     role = _role(values)
     settings = Settings(
         role=role,
         data=values["data"],
-        database=values.get("database", f"sqlite:///{values['data'].resolve() / DATABASE_FILE}"),
+        database=_database(values),
         broker=None if role is Role.API and "broker" not in values else _broker(values),
         rule=_group(values, "rule", Rule),
         admission=_group(values, "admission", AdmissionPolicy),
@@ -178,6 +197,37 @@ def load_settings(
     _check_exposure(settings)
     _check_role(settings)
     return settings
+
+
+def load_storage(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> Storage:
+    """Of the same settings what says where things are kept; the rest need not be there.
+
+    Raises:
+        SettingsError: see ``load_settings``.
+    """
+    values = _values(file, environment, flags)
+    return Storage(
+        database=_database(values), blobs=values.get("blobs", str(values["data"] / "blobs"))
+    )
+
+
+def _values(
+    file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    raw = dict(_from_file(file))
+    raw.update(_from_environment(environment))
+    raw.update({key: value for key, value in flags.items() if value is not None})
+    values = {key: _parse(key, value) for key, value in raw.items()}
+    if "data" not in values:
+        raise SettingsError(f"data is missing; give --data DIR, or set {PREFIX}DATA")
+    return values
+
+
+def _database(values: Mapping[str, Any]) -> str:
+    inside = f"sqlite:///{values['data'].resolve() / DATABASE_FILE}"
+    return str(values.get("database", inside))
 
 
 _PLAIN = (

@@ -1,13 +1,23 @@
 """One task as the engine holds it: how it is steered, the current version, and what waits."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 from aggregator.blobs import Blobs
-from aggregator.digest import next_digest
-from aggregator.fold import Fold, contribution
-from aggregator.ledger import Ledger, PublicationRecord, TaskRecord, VersionRecord
+from aggregator.digest import next_digest, origin_digest
+from aggregator.fold import Fold, Folded, contribution
+from aggregator.ledger import (
+    Ancestry,
+    Event,
+    Ledger,
+    Origin,
+    PublicationRecord,
+    TaskRecord,
+    VersionRecord,
+    ancestry_of,
+)
 from aggregator.merging import Contribution, ServerState, advance
 from aggregator.norms import Norms
 from aggregator.orders import Orders
@@ -29,6 +39,7 @@ class Task:
         unsaved: how many updates were merged since its newest snapshot.
         waiting: accepted updates that no merge has taken, in the order of their ids.
         published: its newest publication, whose file is there.
+        origins: its versions that no merge made.
         norms: those of the updates accepted lately.
         now: monotonic seconds; what waits is waiting since now.
 
@@ -45,6 +56,7 @@ class Task:
         unsaved: int = 0,
         waiting: Iterable[Contribution] = (),
         published: PublicationRecord | None = None,
+        origins: Mapping[int, Origin] | None = None,
         norms: Norms | None = None,
         now: float,
     ) -> None:
@@ -53,6 +65,7 @@ class Task:
         self.newest, self.published = newest, published
         self.norms = norms or Norms()
         self._state, self.unsaved = state, unsaved
+        self._origins = dict(origins or {})
         self._waiting = list(waiting)
         self._waiting_since = now
         self.retry_at: float | None = None
@@ -81,6 +94,7 @@ class Task:
             unsaved=folded.replayed,
             waiting=waiting,
             published=published,
+            origins=ledger.origins(record.task),
             norms=Norms(ledger.norms(record.task)),
             now=now,
         )
@@ -109,6 +123,16 @@ class Task:
     def state(self) -> ServerState:
         """The current version's parameters."""
         return self._state
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where the current version comes from; None if a merge made it."""
+        return self._origins.get(self.version)
+
+    @property
+    def ancestry(self) -> Ancestry:
+        """What the current version is made of."""
+        return ancestry_of(self._origins, self.version)
 
     @property
     def pending(self) -> int:
@@ -156,7 +180,7 @@ class Task:
         """
         rule = self.orders.rule
         batch = self._waiting[: rule.buffer_size]
-        step = Fold(ledger, self.name, self.specs).step(self._state, batch, rule)
+        step = Fold(ledger, self.name, self.specs).step(self._state, batch, rule, self.ancestry)
         staleness = Counter(self.version - update.base_version for update in batch)
         version = VersionRecord(
             task=self.name,
@@ -186,6 +210,47 @@ class Task:
         snapshot = encode_snapshot(self._state)
         ledger.add_snapshot(self.name, self.version, blobs.put(snapshot), len(snapshot))
         self.unsaved = 0
+
+    def go_on_from(
+        self,
+        folded: Folded,
+        origin: Origin,
+        ledger: Ledger,
+        blobs: Blobs,
+        *,
+        event: Event,
+        left_out: Sequence[int] = (),
+    ) -> None:
+        """Make what was folded the next version, durably; nothing changes if that fails.
+
+        Args:
+            folded: its parameters and memory, and the digest that they have; taken over.
+            origin: where it comes from.
+            ledger: where the version is recorded.
+            blobs: where its snapshot goes, before the row that names it.
+            event: what the operator shall know of it.
+            left_out: ids of waiting updates that shall never be merged.
+
+        Raises:
+            LedgerUnavailableError: the database refuses.
+            OSError: the snapshot cannot be written.
+        """
+        state = replace(folded.state, version=self.version + 1)
+        snapshot = encode_snapshot(state)
+        version = VersionRecord(
+            task=self.name,
+            version=state.version,
+            digest=origin_digest(folded.digest, origin),
+            sha256=blobs.put(snapshot),
+            size_bytes=len(snapshot),
+            rule=self.orders.rule.to_dict(),
+            created_at=event.at,
+            origin=origin.to_dict(),
+        )
+        ledger.add_version(version, left_out, {}, event)
+        self._state, self.newest, self.unsaved = state, version, 0
+        self._origins[version.version] = origin
+        self._waiting = [update for update in self._waiting if update.id not in set(left_out)]
 
     def publish(self, ledger: Ledger, blobs: Blobs, *, at: float) -> None:
         """Publish the current version, durably, unless it is published.

@@ -9,10 +9,11 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from aggregator import dashboard
-from aggregator.api import blobs, events, operations, tasks, versions
+from aggregator.api import blobs, events, lineages, operations, tasks, versions
 from aggregator.api.core import Core, Vitals
 from aggregator.blobs import BlobsUnavailableError
 from aggregator.engine import TaskError
+from aggregator.fold import FoldError
 from aggregator.ledger import LedgerUnavailableError
 from aggregator.patches import UnpublishedError
 from wire.errors import WireError
@@ -24,7 +25,9 @@ Rivulet's aggregator merges what devices learn into versions of a recommender.
 
 * Devices talk MQTT for updates and receipts, and use this API to fetch bundles and parameters.
 * Operators make tasks (`PUT /v1/blobs/{sha256}` for each file of a bundle, then `POST /v1/tasks`
-  with its manifest), steer them (`PATCH /v1/tasks/{task}`) and watch them.
+  with its manifest), steer them (`PATCH /v1/tasks/{task}`) and watch them. They go back to an older
+  version (`POST /v1/tasks/{task}/rollback`) or on from one without some updates
+  (`POST /v1/tasks/{task}/lineages/{lineage}/promote`).
 * Reading is free; changing something needs `Authorization: Bearer` when the service has a token.
 
 Times are seconds since 1970. An error is `{"detail": "a sentence that says what to do"}`.
@@ -51,12 +54,13 @@ def create_app(vitals: Vitals, core: Core | None = None) -> FastAPI:
     app.state.vitals, app.state.core = vitals, core
     app.include_router(operations.router)
     if core is not None:
-        for part in (tasks, versions, events, blobs, dashboard):
+        for part in (tasks, versions, lineages, events, blobs, dashboard):
             app.include_router(part.router)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(ValidationError, _not_valid)
     app.add_exception_handler(WireError, _refused)
     app.add_exception_handler(TaskError, _incomplete)
+    app.add_exception_handler(FoldError, _incomplete)
     app.add_exception_handler(LedgerUnavailableError, _unavailable)
     app.add_exception_handler(BlobsUnavailableError, _unavailable)
     app.add_exception_handler(UnpublishedError, _unpublished)

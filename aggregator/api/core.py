@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, TypeVar, cast
 
 from fastapi import Depends, HTTPException, Request, status
@@ -12,6 +12,7 @@ from aggregator.commands import Command
 from aggregator.ledger import Reports, TaskRecord
 from aggregator.metrics import Instruments
 from aggregator.patches import Patches
+from aggregator.retention import Retention
 
 __all__ = [
     "BodyOf",
@@ -83,6 +84,7 @@ class Core:
         call: everything that changes something goes through the engine.
         now: seconds since 1970.
         api_token: needed to change anything; None lets everybody.
+        retention: what is kept.
     """
 
     reports: Reports
@@ -91,6 +93,7 @@ class Core:
     call: Call
     now: Callable[[], float]
     api_token: str | None
+    retention: Retention = field(default_factory=Retention)
 
 
 def _core(request: Request) -> Core:

@@ -10,8 +10,12 @@ from wire.manifest import Manifest
 __all__ = [
     "DeviceDocument",
     "EventDocument",
+    "LineageDocument",
     "NewTaskDocument",
+    "NewVersionDocument",
     "PatchDocument",
+    "RetentionDocument",
+    "RollbackDocument",
     "SteeringDocument",
     "TaskDetailDocument",
     "TaskDocument",
@@ -91,6 +95,10 @@ class VersionDocument(BaseModel):
     sha256: str | None = Field(description="the blob with its snapshot; null without one")
     size_bytes: int | None = Field(description="of that blob")
     rule: dict[str, Any] = Field(description="the rule that made it")
+    origin: dict[str, Any] | None = Field(
+        description="where it comes from, if no merge made it: kind rollback or promote, of which "
+        "version, without which updates"
+    )
     hr_at_10: float | None
     ndcg_at_10: float | None
     eval_loss: float | None
@@ -108,10 +116,69 @@ class VersionDocument(BaseModel):
             sha256=version.sha256,
             size_bytes=version.size_bytes,
             rule=dict(version.rule),
+            origin=None if version.origin is None else dict(version.origin),
             hr_at_10=quality.get("hr_at_10"),
             ndcg_at_10=quality.get("ndcg_at_10"),
             eval_loss=quality.get("eval_loss"),
         )
+
+
+class RollbackDocument(BaseModel):
+    """Where to go back to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = Field(ge=0, le=2**53 - 1, description="the older version")
+
+
+class NewVersionDocument(BaseModel):
+    """The number of a new version."""
+
+    version: int
+
+
+class LineageDocument(BaseModel):
+    """A version as it would be without some updates."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    version: int = Field(description="the version whose past was folded again")
+    excluded: dict[str, Any] = Field(
+        description="what was left out: updates of these devices, or of all if there is none, "
+        "received at or after since and before until"
+    )
+    changes: dict[str, Any] = Field(
+        description="how many updates of how many versions were left out, which versions lost all "
+        "(the first thousand), and for each parameter its distance and cosine to the version's"
+    )
+    digest: str
+    sha256: str = Field(description="the blob with its snapshot")
+    size_bytes: int = Field(description="of that blob")
+    created_at: float
+
+
+class RetentionDocument(BaseModel):
+    """What of a task's past can still be made again or left out, and what is lost next."""
+
+    sentence: str = Field(description="all of it in one line")
+    keep_payload_days: float = Field(description="days after their merge; 0 for ever")
+    dropped_to: int = Field(description="payloads of merges up to this version are gone")
+    from_start: int | None = Field(
+        description="the oldest version that can be made again from the bundle, and all after it; "
+        "null where payloads were dropped"
+    )
+    from_snapshot: int | None = Field(
+        description="the oldest version from which on all can be made again"
+    )
+    snapshots: list[int] = Field(description="older versions that one can go back to")
+    fixed_to: int = Field(description="no update of merges up to this version can be left out")
+    oldest_update: int | None = Field(description="id of the oldest that can be left out")
+    oldest_update_at: float | None
+    next_loss_to: int | None = Field(description="payloads of merges up to it go next")
+    next_loss_at: float | None = Field(description="not before; null if none will go")
+    next_loss_updates: int
+    kept_because: str | None = Field(description="what keeps payloads from being dropped")
 
 
 class PatchDocument(BaseModel):

@@ -1,5 +1,6 @@
 """Tasks: what is trained, how, and how it is going."""
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response, status
@@ -8,12 +9,14 @@ from aggregator.api.core import BodyOf, Core, CoreOf, TaskOf, authorised
 from aggregator.api.models import (
     DeviceDocument,
     NewTaskDocument,
+    RetentionDocument,
     SteeringDocument,
     TaskDetailDocument,
     TaskDocument,
     UpdateDocument,
 )
 from aggregator.commands import CreateTask, Steer
+from aggregator.compaction import reach
 from aggregator.ledger import TaskRecord
 from aggregator.orders import Steering
 from aggregator.summary import summarise
@@ -87,6 +90,13 @@ def get_manifest(record: TaskOf) -> Response:
 def get_summary(core: CoreOf, record: TaskOf) -> dict[str, Any]:
     """Everything that the dashboard shows, from running totals."""
     return summarise(core.reports, record, now=core.now())
+
+
+@router.get("/{task}/retention")
+def get_retention(core: CoreOf, record: TaskOf) -> RetentionDocument:
+    """What of the task's past can still be made again or left out, and what is lost next."""
+    found = reach(core.reports.past, core.retention, record.task)
+    return RetentionDocument(sentence=found.describe(), **asdict(found))
 
 
 @router.get("/{task}/updates")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
@@ -25,6 +26,7 @@ __all__ = [
     "bring_up",
     "cause",
     "connect",
+    "has_current_tables",
     "is_current",
     "open_database",
     "reading",
@@ -100,6 +102,24 @@ def connect(url: str) -> Engine:
     return engine
 
 
+def is_current(engine: Engine) -> bool:
+    """Whether the tables are those that this software knows; changes nothing.
+
+    Raises:
+        LedgerError: there is no database, it cannot be reached, or newer software wrote it.
+    """
+    file = engine.url.database
+    if engine.dialect.name == "sqlite" and (file is None or not Path(file).is_file()):
+        raise LedgerError(f"there is no database at {file}")
+    try:
+        with engine.connect() as connection:
+            return revision_of(connection) == head()
+    except MigrationError as error:
+        raise LedgerError(str(error)) from None
+    except SQLAlchemyError as error:
+        raise LedgerError(f"cannot open the database: {cause(error)}") from None
+
+
 def bring_up(engine: Engine) -> None:
     """Make the tables, or change those of an older version; nothing when they are right.
 
@@ -114,7 +134,7 @@ def bring_up(engine: Engine) -> None:
         raise _cannot_open(error) from None
 
 
-def is_current(engine: Engine) -> bool:
+def has_current_tables(engine: Engine) -> bool:
     """Whether the tables have the form that this software knows; an empty database gets them.
 
     For a process that may run beside others that write: only who holds the lock of the writer may

@@ -1,6 +1,6 @@
-"""The ledger: what is written to it, and what the fold reads back."""
+"""The ledger: what is written to it. What the fold reads back is in ``past``."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,7 +8,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Table,
     bindparam,
     case,
     delete,
@@ -22,18 +21,20 @@ from sqlalchemy.exc import IntegrityError
 
 from aggregator.ledger.database import transaction, upsert
 from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tally_rows
+from aggregator.ledger.past import Past
 from aggregator.ledger.records import (
+    CompactionRecord,
     Decision,
     Event,
     Head,
     PublicationRecord,
-    StoredUpdate,
     TaskRecord,
     UpdateKey,
     VersionRecord,
 )
 from aggregator.ledger.schema import (
     commits,
+    compactions,
     devices,
     events,
     participants,
@@ -57,7 +58,6 @@ __all__ = ["Ledger"]
 KEPT_EVENTS = 10_000
 KEPT_SECONDS = 600
 IDS_AT_ONCE = 500
-VERSIONS_AT_ONCE = 200
 CLOCKS_DIFFER_S = 10.0
 
 _FIND_UPDATE = select(updates.c.id).where(
@@ -70,17 +70,9 @@ _FIND_REJECTION = select(rejections.c.reason).where(
     rejections.c.device == bindparam("device"),
     rejections.c.sequence == bindparam("sequence"),
 )
-_STORED = (
-    updates.c.id,
-    updates.c.device,
-    updates.c.base_version,
-    updates.c.examples,
-    updates.c.payload,
-    updates.c.received_at,
-)
 
 
-class Ledger:
+class Ledger(Past):
     """The durable record of accepted updates and of the merges that took them.
 
     Every method is one transaction; one that raises ``LedgerUnavailableError`` wrote nothing. One
@@ -92,7 +84,7 @@ class Ledger:
     """
 
     def __init__(self, database: Engine) -> None:
-        self._database = database
+        super().__init__(database)
         self._term: int | None = None
 
     def take_over(self) -> None:
@@ -181,14 +173,20 @@ class Ledger:
         return ids
 
     def add_version(
-        self, version: VersionRecord, members: Sequence[int], staleness: Mapping[int, int]
+        self,
+        version: VersionRecord,
+        members: Sequence[int],
+        staleness: Mapping[int, int],
+        event: Event | None = None,
     ) -> None:
         """Record a version and which updates its merge took; their order is that of their ids.
 
         Args:
             version: the new version.
-            members: ids of the merged updates.
+            members: ids of the merged updates; of one with an origin, ids of those that are left
+                out for good.
             staleness: how many of them had which staleness.
+            event: what the operator shall know of it.
         """
         with self._writing() as connection:
             connection.execute(insert(versions), _row(version))
@@ -201,6 +199,7 @@ class Ledger:
                     for age, count in sorted(staleness.items())
                 ],
             )
+            _add_events(connection, [event] if event is not None else [])
 
     def add_snapshot(self, task: str, version: int, sha256: str, size_bytes: int) -> None:
         """Record that a version has a snapshot; the blob must be on the disk already."""
@@ -218,14 +217,6 @@ class Ledger:
             connection.execute(
                 update(versions).where(at).values(sha256=sha256, size_bytes=size_bytes)
             )
-
-    def snapshots(self, task: str) -> list[tuple[int, str]]:
-        """The versions that have a snapshot and its blob, oldest first."""
-        with transaction(self._database) as connection:
-            query = select(versions.c.version, versions.c.sha256)
-            there = (versions.c.task == task) & versions.c.sha256.is_not(None)
-            rows = connection.execute(query.where(there).order_by(versions.c.version))
-            return [(row.version, row.sha256) for row in rows]
 
     def add_publication(self, publication: PublicationRecord) -> None:
         """Record what devices get of a version; its blob must be on the disk already."""
@@ -247,6 +238,23 @@ class Ledger:
                     publications.c.task == task, publications.c.version.in_(versions_)
                 )
             )
+
+    def set_compaction(self, compaction: CompactionRecord, event: Event | None) -> None:
+        """Record how far payloads are dropped, or that they will be."""
+        with self._writing() as connection:
+            row = _row(compaction)
+            new = upsert(connection, compactions)
+            changes = {name: new.excluded[name] for name in row if name != "task"}
+            connection.execute(_on_conflict(new, ("task",), changes), [row])
+            _add_events(connection, [event] if event is not None else [])
+
+    def drop_payloads(self, task: str, *, first: int, last: int) -> None:
+        """Drop the payloads of merges from one version to another, and record that it is done."""
+        merged = (updates.c.task == task) & updates.c.merged_in.between(first, last)
+        with self._writing() as connection:
+            connection.execute(update(updates).where(merged).values(payload=b""))
+            mine = compactions.c.task == task
+            connection.execute(update(compactions).where(mine).values(swept_to=last))
 
     def check(self) -> None:
         """Write something that changes nothing; raises LedgerUnavailableError if that fails."""
@@ -270,73 +278,6 @@ class Ledger:
             connection.execute(delete(tallies).where(tallies.c.kind == "second", not_(kept)))
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
 
-    def tasks(self) -> list[TaskRecord]:
-        """Every task, oldest first."""
-        with transaction(self._database) as connection:
-            rows = connection.execute(select(tasks).order_by(tasks.c.created_at, tasks.c.task))
-            return [TaskRecord(**row) for row in rows.mappings()]
-
-    def newest_version(self, task: str) -> VersionRecord:
-        """A task's newest version.
-
-        Raises:
-            KeyError: no such task.
-        """
-        with transaction(self._database) as connection:
-            query = select(versions).where(versions.c.task == task)
-            row = connection.execute(query.order_by(versions.c.version.desc()).limit(1)).first()
-        if row is None:
-            raise KeyError(task)
-        return VersionRecord(**row._mapping)
-
-    def versions(self, task: str, *, last: int, count: int) -> list[VersionRecord]:
-        """The versions up to ``last``, newest first, at most ``count``."""
-        with transaction(self._database) as connection:
-            query = select(versions).where(versions.c.task == task, versions.c.version <= last)
-            rows = connection.execute(query.order_by(versions.c.version.desc()).limit(count))
-            return [VersionRecord(**row) for row in rows.mappings()]
-
-    def history(self, task: str, *, last: int, first: int = 0) -> Iterator[VersionRecord]:
-        """The versions from ``last`` down to ``first``, read in portions."""
-        while last >= first:
-            count = min(last - first + 1, VERSIONS_AT_ONCE)
-            page = self.versions(task, last=last, count=count)
-            yield from page
-            last = page[-1].version - 1 if page else -1
-
-    def members(self, task: str, version: int | None) -> list[StoredUpdate]:
-        """The updates that the merge of a version took, or with None those still to be merged.
-
-        Returns:
-            In the order of their ids, which is the order of the fold.
-        """
-        with transaction(self._database) as connection:
-            query = select(*_STORED).where(updates.c.task == task, updates.c.merged_in == version)
-            rows = connection.execute(query.order_by(updates.c.id))
-            return [StoredUpdate(**row) for row in rows.mappings()]
-
-    def waiting(self, task: str, *, known: Collection[int], limit: int) -> list[StoredUpdate]:
-        """Updates that wait for a merge, but for those that the caller knows of.
-
-        Ids are given before they can be seen, so a lower one may turn up after a higher one. Of a
-        device's own updates the lower one is always seen first.
-
-        Args:
-            task: 32 hex characters.
-            known: ids of waiting updates.
-            limit: look at the oldest so many that wait, the known ones among them.
-        """
-        with transaction(self._database) as connection:
-            unmerged = (updates.c.task == task) & updates.c.merged_in.is_(None)
-            query = select(updates.c.id).where(unmerged).order_by(updates.c.id).limit(limit)
-            new = [id_ for id_ in connection.scalars(query) if id_ not in known]
-            found: list[StoredUpdate] = []
-            for start in range(0, len(new), IDS_AT_ONCE):
-                ids = updates.c.id.in_(new[start : start + IDS_AT_ONCE])
-                rows = connection.execute(select(*_STORED).where(ids).order_by(updates.c.id))
-                found.extend(StoredUpdate(**row) for row in rows.mappings())
-            return found
-
     def heads(self) -> dict[str, Head]:
         """Every task as far as it must be known to judge its updates."""
         mine = versions.c.task == tasks.c.task
@@ -354,46 +295,14 @@ class Ledger:
                 for row in connection.execute(query)
             }
 
-    def count_before(self, task: str, device: str, id_: int) -> int:
-        """How many updates of a device were accepted before the one with this id."""
-        mine = (updates.c.task == task) & (updates.c.device == device)
-        with transaction(self._database) as connection:
-            count = select(func.count()).where(mine & (updates.c.id < id_))
-            return int(connection.scalar(count) or 0)
-
-    def merged_before(
-        self, task: str, device: str, version: int
-    ) -> tuple[StoredUpdate, int] | None:
-        """A device's newest update that was merged at or before a version, and where it was."""
-        mine = (updates.c.task == task) & (updates.c.device == device)
-        query = select(*_STORED, updates.c.merged_in).where(mine, updates.c.merged_in <= version)
-        with transaction(self._database) as connection:
-            row = connection.execute(query.order_by(updates.c.id.desc()).limit(1)).first()
-        if row is None:
-            return None
-        values = dict(row._mapping)
-        merged_in = int(values.pop("merged_in"))
-        return StoredUpdate(**values), merged_in
-
-    def versions_of_blob(self, sha256: str) -> list[tuple[str, int]]:
-        """The versions whose parameters are this blob, as (task, version)."""
-        return self._users_of_blob(versions, sha256)
-
-    def publications_of_blob(self, sha256: str) -> list[tuple[str, int]]:
-        """The publications whose file is this blob, as (task, version)."""
-        return self._users_of_blob(publications, sha256)
-
-    def _users_of_blob(self, table: Table, sha256: str) -> list[tuple[str, int]]:
-        with transaction(self._database) as connection:
-            query = select(table.c.task, table.c.version).where(table.c.sha256 == sha256)
-            return [(row.task, row.version) for row in connection.execute(query)]
-
 
 def _norms_of(task: str) -> ColumnElement[bool]:
     return (tallies.c.task == task) & (tallies.c.kind == "norm")
 
 
-def _row(record: TaskRecord | VersionRecord | PublicationRecord) -> dict[str, Any]:
+def _row(
+    record: TaskRecord | VersionRecord | PublicationRecord | CompactionRecord,
+) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 from wire.messages import Outcome, Refusal
 
 __all__ = [
+    "CompactionRecord",
     "Decision",
     "DeviceStatus",
     "Event",
     "Head",
+    "LineageRecord",
     "NewUpdate",
     "PublicationRecord",
     "Rejection",
@@ -123,6 +125,7 @@ class VersionRecord:
         created_at: when.
         updates: how many updates its merge took.
         staleness_total: the sum of their staleness.
+        origin: where it comes from if no merge made it, see ``Origin``; None for a merge.
     """
 
     task: str
@@ -134,6 +137,7 @@ class VersionRecord:
     size_bytes: int | None = None
     updates: int = 0
     staleness_total: int = 0
+    origin: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +159,51 @@ class PublicationRecord:
     size_bytes: int
     exponents: Mapping[str, int]
     created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageRecord:
+    """A version as it would be without some updates; ``id`` is the ledger's, 0 before.
+
+    Attributes:
+        task: its task.
+        excluded: what was left out, see ``Exclusion``.
+        version: the version whose past was folded again.
+        digest: of what made it, see ``aggregator.digest``.
+        sha256: digest of the blob with its snapshot.
+        size_bytes: size of that blob.
+        changes: what is different, as a JSON-ready map; see ``aggregator.refolding``.
+        created_at: when.
+    """
+
+    task: str
+    excluded: Mapping[str, Any]
+    version: int
+    digest: str
+    sha256: str
+    size_bytes: int
+    changes: Mapping[str, Any]
+    created_at: float
+    id: int = field(default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactionRecord:
+    """How far the payloads of a task's merged updates were dropped.
+
+    Attributes:
+        task: its task.
+        dropped_to: those of merges up to this version count as gone; 0 if all are there.
+        swept_to: those of merges up to this version are gone indeed.
+        warned_to: the operator was told that those up to this version will go.
+        warned_at: when that was.
+    """
+
+    task: str
+    dropped_to: int = 0
+    swept_to: int = 0
+    warned_to: int = 0
+    warned_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

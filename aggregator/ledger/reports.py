@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, Select, and_, case, cast, func, literal, not_, select
 
 from aggregator.ledger.database import reading
+from aggregator.ledger.past import Past
 from aggregator.ledger.records import Event, PublicationRecord, TaskRecord, VersionRecord
 from aggregator.ledger.schema import (
     devices,
@@ -88,10 +89,14 @@ class Reports:
 
     Args:
         database: as ``open_database`` gives it.
+
+    Attributes:
+        past: what a task was made of.
     """
 
     def __init__(self, database: Engine) -> None:
         self._database = database
+        self.past = Past(database)
 
     def task(self, task: str) -> TaskRecord | None:
         """One task, or None."""

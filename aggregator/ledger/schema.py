@@ -1,8 +1,8 @@
 """The ledger's tables, in portable SQL, as they shall be; ``migrations`` says how to change them.
 
-``tasks``, ``updates`` and ``versions`` are the record that the model is folded from. The other
-tables are running totals of it, written in the same transactions, so that a page which shows them
-never has to count the record.
+``tasks``, ``updates`` and ``versions`` are the record that the model is folded from; ``lineages``
+is what was folded again without some updates. Most other tables are running totals of the record,
+written in the same transactions, so that a page which shows them never has to count it.
 """
 
 from sqlalchemy import (
@@ -26,8 +26,10 @@ from sqlalchemy import (
 __all__ = [
     "commands",
     "commits",
+    "compactions",
     "devices",
     "events",
+    "lineages",
     "metadata",
     "participants",
     "publications",
@@ -74,7 +76,7 @@ updates = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("base_version", BigInteger, nullable=False),
     Column("examples", BigInteger, nullable=False),
-    Column("payload", LargeBinary, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # Empty once compaction has dropped it.
     Column("size_bytes", Integer, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("received_at", Double, nullable=False),
@@ -107,7 +109,34 @@ versions = Table(
     Column("created_at", Double, nullable=False),
     Column("updates", Integer, nullable=False),
     Column("staleness_total", BigInteger, nullable=False),
+    Column("origin", JSON(none_as_null=True)),
     Index("versions_by_blob", "sha256"),
+)
+
+lineages = Table(
+    "lineages",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("task", ForeignKey("tasks.task"), nullable=False),
+    Column("excluded", JSON, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("changes", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("lineages_by_task", "task", "id"),
+    Index("lineages_by_blob", "sha256"),
+)
+
+compactions = Table(
+    "compactions",
+    metadata,
+    Column("task", ForeignKey("tasks.task"), primary_key=True),
+    Column("dropped_to", BigInteger, nullable=False),
+    Column("swept_to", BigInteger, nullable=False),
+    Column("warned_to", BigInteger, nullable=False),
+    Column("warned_at", Double, nullable=False),
 )
 
 publications = Table(

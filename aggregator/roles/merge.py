@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from aggregator.api import Core, Readiness
-from aggregator.ledger import Errands, Ledger, bring_up, is_current, lock_of
+from aggregator.ledger import Errands, Ledger, bring_up, has_current_tables, lock_of
 from aggregator.merge import Merge
 from aggregator.roles.part import ServiceError, Surroundings
 from aggregator.succession import Succession
@@ -36,7 +36,9 @@ class MergePart:
     def __init__(self, around: Surroundings, opened: ExitStack) -> None:
         self._around = around
         self._worker: Worker[Merge] | None = None
-        is_current(around.database)  # An older one is brought up to date by who has the lock.
+        has_current_tables(
+            around.database
+        )  # An older one is brought up to date by who has the lock.
         around.connection(listen=False)
         around.mend_blobs()
         lock = lock_of(around.database, "writer")

@@ -13,7 +13,7 @@ from aggregator.api import Call, Core, Readiness
 from aggregator.blobs import Blobs, open_blobs
 from aggregator.engine import Engine, Publish
 from aggregator.enrolment import Enrolment
-from aggregator.ledger import Ledger, LedgerError, Lock, Reports, is_current
+from aggregator.ledger import Ledger, LedgerError, Lock, Reports, has_current_tables
 from aggregator.metrics import Instruments
 from aggregator.patches import Patches
 from aggregator.probe import Probe
@@ -135,6 +135,7 @@ class Surroundings:
             call=call,
             now=time.time,
             api_token=self.settings.api_token,
+            retention=self.settings.retention,
         )
 
     def mend_blobs(self) -> None:
@@ -158,7 +159,7 @@ class Surroundings:
         Raises:
             LedgerError: it is older, or newer, or cannot be reached.
         """
-        if not is_current(self.database):
+        if not has_current_tables(self.database):
             raise LedgerError(
                 "the database has an older form; start an aggregator of the role merge or all, "
                 "which brings it up to date, and then this one again"

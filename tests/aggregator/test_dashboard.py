@@ -198,6 +198,7 @@ def test_a_person_sees_how_the_fleet_learns(
         page.sees(Refusal.FROM_THE_FUTURE.advice, "refusals")
         page.sees("v3", "versions")
         page.sees("A version is 3 updates", "versions-note")
+        page.sees("Every version can be made again from the start", "reach")
         page.sees("kitchen-pi", "devices")
         page.sees("online", "devices")
         page.sees("task created", "events")

@@ -225,7 +225,7 @@ def audit(data: Path, bundle: Bundle, expected: set[int]) -> None:
     assert len(listed) == len(expected)
     newest = ledger.newest_version(bundle.task)
     merged = [update.id for update in listed if update.merged_in is not None]
-    versions = list(ledger.history(bundle.task, last=newest.version))
+    versions = list(ledger.between(bundle.task, 0, newest.version))
     assert sum(version.updates for version in versions) == len(merged)
     assert len(expected) - len(merged) < BUFFER
     blobs, specs = FolderBlobs(data / "blobs"), bundle.manifest.federated

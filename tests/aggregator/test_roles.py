@@ -213,7 +213,7 @@ def audit(url: str, blobs: Path, bundle: Bundle, expected: set[tuple[str, int]])
     eventually(lambda: reports.pending(bundle.task) < BUFFER)
     newest = ledger.newest_version(bundle.task)
     members: list[int] = []
-    for version in ledger.history(bundle.task, last=newest.version, first=1):
+    for version in ledger.between(bundle.task, 1, newest.version):
         taken = [member.id for member in ledger.members(bundle.task, version.version)]
         assert len(taken) == version.updates
         members += taken

@@ -6,6 +6,7 @@ import { $ } from "./page.js";
 
 const EVERY_MS = 1000;
 const DETAILS_EVERY_MS = 2000;
+const RETENTION_EVERY_MS = 30000;
 const LATEST_DEVICES = 12;
 const LONGEST_WAIT_S = 15;
 const LATEST_VERSIONS = 11;
@@ -69,6 +70,9 @@ async function refreshDetails(at, summary) {
   }
   if (due("devices", at, DETAILS_EVERY_MS)) {
     details.devices = await get(`${at}/devices?order=recent&limit=${LATEST_DEVICES}`);
+  }
+  if (due("retention", at, RETENTION_EVERY_MS)) {
+    details.retention = await get(`${at}/retention`);
   }
   if (due("events", "", DETAILS_EVERY_MS)) await refreshEvents();
   page.showDetails(details, summary);

@@ -88,7 +88,8 @@ export function showSummary(task, summary, advice) {
   view("task");
 }
 
-export function showDetails({ versions, devices, events }, summary) {
+export function showDetails({ versions, devices, events, retention }, summary) {
+  text("reach", retention.sentence);
   showVersions($("versions"), $("versions-note"), versions, summary.now);
   showDevices($("devices"), $("devices-shown"), devices, summary.devices.known, summary.now);
   showEvents($("events"), events, summary.now);

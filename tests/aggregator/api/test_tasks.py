@@ -30,6 +30,12 @@ def test_tasks_are_listed_and_described(client: httpx.Client, bundle: Bundle) ->
     assert one["paused"] is False
 
 
+def test_what_can_still_be_made_again_is_said(client: httpx.Client, bundle: Bundle) -> None:
+    found = client.get(f"/v1/tasks/{bundle.task}/retention").json()
+    assert (found["keep_payload_days"], found["dropped_to"], found["next_loss_at"]) == (0, 0, None)
+    assert found["sentence"].startswith("Every version can be made again")
+
+
 def test_the_manifest_is_served_byte_for_byte(client: httpx.Client, bundle: Bundle) -> None:
     raw = client.get(f"/v1/tasks/{bundle.task}/manifest").content
     assert raw == bundle.raw_manifest

@@ -14,10 +14,8 @@ from aggregator.ledger import (
     Decision,
     DeviceStatus,
     Event,
-    Intake,
     Ledger,
     LedgerUnavailableError,
-    NewUpdate,
     Rejection,
     Reports,
     TaskRecord,
@@ -25,73 +23,8 @@ from aggregator.ledger import (
     VersionRecord,
     open_database,
 )
+from tests.aggregator.ledger.conftest import OTHER, TASK, intake, new_update, version
 from wire.messages import Outcome, Refusal
-
-TASK, OTHER = "a" * 32, "b" * 32
-
-
-def new_update(
-    device: str, sequence: int, *, base: int = 0, metrics: dict[str, float] | None = None
-) -> NewUpdate:
-    return NewUpdate(
-        key=UpdateKey(TASK, device, sequence),
-        base_version=base,
-        examples=3,
-        payload=f"{device}/{sequence}".encode(),
-        size_bytes=100,
-        metrics=metrics or {},
-        received_at=1000.5 + sequence,
-    )
-
-
-def intake(
-    *updates: NewUpdate,
-    rejections: tuple[Rejection, ...] = (),
-    duplicates: tuple[UpdateKey, ...] = (),
-    unreadable: dict[Refusal, int] | None = None,
-    statuses: tuple[DeviceStatus, ...] = (),
-    events: tuple[Event, ...] = (),
-) -> Intake:
-    return Intake(
-        at=1000.0,
-        known_tasks=frozenset([TASK]),
-        updates=updates,
-        rejections=rejections,
-        duplicates=duplicates,
-        unreadable=unreadable,
-        statuses=statuses,
-        events=events,
-    )
-
-
-def version(number: int, *, updates: int = 0) -> VersionRecord:
-    return VersionRecord(
-        task=TASK,
-        version=number,
-        digest=f"{number:064x}",
-        sha256=f"{number:064x}",
-        size_bytes=10,
-        rule={"buffer_size": 2},
-        created_at=1000.0 + number,
-        updates=updates,
-    )
-
-
-@pytest.fixture
-def task(ledger: Ledger) -> TaskRecord:
-    record = TaskRecord(
-        task=TASK,
-        manifest=b"{}",
-        created_at=1.0,
-        paused=False,
-        training={"epochs": 1},
-        codec={"bits": 4},
-        rule={"buffer_size": 2},
-    )
-    ledger.create_task(
-        record, version(0), Event(at=1.0, kind="task-created", detail="x", task=TASK)
-    )
-    return record
 
 
 def tally(reports: Reports, kind: str, task: str = TASK) -> dict[int, int]:
@@ -263,7 +196,7 @@ def test_a_version_exists_once(ledger: Ledger) -> None:
 def test_versions_are_listed_from_both_ends(ledger: Ledger, reports: Reports) -> None:
     for number in range(1, 6):
         ledger.add_version(version(number), [], {})
-    assert [v.version for v in ledger.versions(TASK, last=4, count=3)] == [4, 3, 2]
+    assert [v.version for v in ledger.between(TASK, 2, 4)] == [2, 3, 4]
     assert [v.version.version for v in reports.versions(TASK, after=3)] == [4, 5]
     assert [v.version.version for v in reports.versions(TASK, limit=2)] == [0, 1]
     assert [v.version.version for v in reports.versions(TASK, only=3)] == [3]

@@ -21,13 +21,13 @@ from aggregator.ledger import (
     UpdateKey,
     bring_up,
     connect,
-    is_current,
+    has_current_tables,
     lock_of,
     open_database,
 )
 from aggregator.ledger.turns import take_turns
 from tests.aggregator.device import eventually
-from tests.aggregator.ledger.test_ledger import OTHER, TASK, intake, new_update, version
+from tests.aggregator.ledger.conftest import OTHER, TASK, intake, new_update, version
 from wire.messages import Outcome, Refusal
 
 EVENT = Event(at=1.0, kind="task-created", detail="x", task=TASK)
@@ -193,12 +193,12 @@ def test_only_an_empty_database_gets_tables_from_who_may_not_change_them(
     database_url: str,
 ) -> None:
     database = connect(database_url)
-    assert is_current(database)
+    assert has_current_tables(database)
     with database.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
         connection.execute(text("DROP TABLE terms"))
         connection.execute(text("DROP TABLE commands"))
-    assert not is_current(database)
+    assert not has_current_tables(database)
     bring_up(database)
-    assert is_current(database)
+    assert has_current_tables(database)
     database.dispose()

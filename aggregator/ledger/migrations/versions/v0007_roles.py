@@ -6,8 +6,8 @@ And the updates that wait can be had in their order without a look at the others
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
