@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 
 from aggregator.blobs import BlobsUnavailableError
-from aggregator.commands import Command, CreateTask, Steer, carry_out, result_of
+from aggregator.commands import (
+    Command,
+    CreateTask,
+    ForgetLineage,
+    Promote,
+    Rollback,
+    Steer,
+    carry_out,
+    result_of,
+)
 from aggregator.desk import PATIENCE_S, Desk
 from aggregator.engine import TaskError
+from aggregator.fold import FoldError
 from aggregator.ledger import Errand, Errands, LedgerUnavailableError, open_database
 from aggregator.merge import Merge
 from aggregator.merging import RuleError
@@ -73,6 +83,18 @@ def test_errors_are_those_that_a_client_is_told(
         relay.desk.call(Steer(bundle.task, Steering(rule={"buffer_size": 0})))
     with pytest.raises(KeyError):
         relay.desk.call(Steer("0" * 32, Steering(paused=True)))
+
+
+def test_going_back_and_a_lineage_that_is_not_there(
+    relay: Relay, workshop: Workshop, bundle: Bundle
+) -> None:
+    workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
+    assert relay.desk.call(Rollback(bundle.task, 0)) == 2
+    with pytest.raises(FoldError, match="9"):
+        relay.desk.call(Rollback(bundle.task, 9))
+    with pytest.raises(KeyError):
+        relay.desk.call(Promote(bundle.task, 1))
+    relay.desk.call(ForgetLineage(bundle.task, 1))
 
 
 def test_a_command_that_nobody_carries_out_is_withdrawn(
