@@ -86,7 +86,7 @@ class Audit:
         """
         ledger, task = server.ledger, bundle.task
         newest = ledger.newest_version(task)
-        versions = list(ledger.history(task, last=newest.version))
+        versions = list(ledger.between(task, 0, newest.version))
         taken = Counter(
             member.id for version in versions for member in ledger.members(task, version.version)
         )
@@ -105,12 +105,9 @@ class Audit:
 
 
 def _is_fold(server: Server, bundle: Bundle, version: int, digest: str) -> bool:
-    ledger = server.ledger
-    for number, _ in ledger.snapshots(bundle.task):
-        if number:
-            ledger.forget_snapshot(bundle.task, number)
+    fold = Fold(server.ledger, bundle.task, bundle.manifest.federated)
     try:
-        folded = Fold(ledger, bundle.task, bundle.manifest.federated).rebuild(server.blobs, version)
+        folded = fold.rebuild(server.blobs, version, trusted={0})
     except FoldError:
         return False
     return folded.digest == digest
