@@ -23,6 +23,7 @@ from aggregator.blobs import Blobs
 from aggregator.clock import Clock
 from aggregator.compaction import compact
 from aggregator.fold import contribution
+from aggregator.full import describe
 from aggregator.ledger import (
     Event,
     Ledger,
@@ -51,6 +52,10 @@ COMPACT_EVERY_S = 600.0
 RETRY_AFTER_S = 1.0
 IN_HAND = 1_000
 """How many updates to have in memory beyond a buffer, where others take them in."""
+LARGEST_SHARE = 0.1
+"""Of the engine's time that goes into publications of a task, and into its snapshots."""
+LATEST_SNAPSHOT = 4
+"""Times ``snapshot_every``: then there is one whatever it costs, or a start would take long."""
 
 _log = logging.getLogger(__name__)
 
@@ -106,8 +111,14 @@ class Engine:
         )
         self._announce_interval_s, self._merge_for_s = announce_interval_s, merge_for_s
         self._tasks: dict[str, Task] = {}
+        self._troubles: dict[tuple[str, str], str] = {}
         self._tidy_at = clock.monotonic() + TIDY_EVERY_S
         self._compact_at = clock.monotonic()
+
+    @property
+    def problem(self) -> str | None:
+        """What fails at present and is tried again, or None; from any thread."""
+        return next(iter(self._troubles.copy().values()), None)
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -169,6 +180,8 @@ class Engine:
             while (due := task.due_at()) is not None and due <= now and self._merge(task):
                 if self._clock.monotonic() >= until:
                     break
+            if self._snapshot_due(task) <= now:
+                self._save(task)
             if self._announcement_due(task) <= now:
                 self._announce(task)
         if self._tidy_at <= now:
@@ -180,7 +193,8 @@ class Engine:
         """When ``tick`` should be called next, in monotonic seconds; perhaps past."""
         merges = [due for task in self._tasks.values() if (due := task.due_at()) is not None]
         announcements = [self._announcement_due(task) for task in self._tasks.values()]
-        return min([self._tidy_at, *merges, *announcements])
+        snapshots = [self._snapshot_due(task) for task in self._tasks.values()]
+        return min([self._tidy_at, *merges, *snapshots, *announcements])
 
     def create_task(self, raw_manifest: bytes) -> str:
         """Make a task of a manifest whose files are blobs; a known one changes nothing.
@@ -338,23 +352,43 @@ class Engine:
                 task.merge(self._ledger, at=self._clock.time(), now=now)
             self._instruments.merges.labels(task.name).inc()
         except (LedgerUnavailableError, OSError) as error:
-            _log.error("merging task %s will be tried again: %s", task.name, error)
-            self._instruments.failures.labels("merge").inc()
+            self._failed("merge", task, error)
             task.retry_at = now + RETRY_AFTER_S
             return False
+        self._went_well("merge", task)
         self._show(task)
-        if task.unsaved >= self._retention.snapshot_every:
+        if self._snapshot_due(task) <= self._clock.monotonic():
             self._save(task)
         return True
 
+    def _failed(self, what: str, task: Task, error: Exception) -> None:
+        said = f"{what} of task {task.name}: {describe(error)}"
+        _log.error("%s", said)
+        self._instruments.failures.labels(what).inc()
+        self._troubles[what, task.name] = said
+
+    def _went_well(self, what: str, task: Task) -> None:
+        self._troubles.pop((what, task.name), None)
+
+    def _snapshot_due(self, task: Task) -> float:
+        every = self._retention.snapshot_every
+        if task.unsaved < every:
+            return float("inf")
+        late = task.unsaved >= every * LATEST_SNAPSHOT
+        return max(
+            float("-inf") if late else task.saving.rested_at(LARGEST_SHARE), task.save_again_at
+        )
+
     def _save(self, task: Task) -> None:
         try:
-            task.save(self._ledger, self._blobs)
+            with task.saving.timed(self._clock):
+                task.save(self._ledger, self._blobs)
         except (LedgerUnavailableError, OSError) as error:
             # The ledger has everything; it only takes longer to start from it.
-            _log.error("a snapshot of task %s will be tried again: %s", task.name, error)
-            self._instruments.failures.labels("snapshot").inc()
+            self._failed("snapshot", task, error)
+            task.save_again_at = self._clock.monotonic() + RETRY_AFTER_S
         else:
+            self._went_well("snapshot", task)
             self._prune(task)
 
     def _prune(self, task: Task) -> None:
@@ -373,18 +407,21 @@ class Engine:
     def _announcement_due(self, task: Task) -> float:
         if task.is_announced:
             return float("inf")
-        return task.announced_at + self._announce_interval_s
+        rested_at = task.publishing.rested_at(LARGEST_SHARE)
+        return max(task.announced_at + self._announce_interval_s, rested_at)
 
     def _announce(self, task: Task) -> None:
         """Publish the current version and tell the devices, of the one before if that fails."""
         task.announced_at = now = self._clock.monotonic()
         try:
-            task.publish(self._ledger, self._blobs, at=self._clock.time())
+            with task.publishing.timed(self._clock):
+                task.publish(self._ledger, self._blobs, at=self._clock.time())
             forget_publications(self._ledger, self._blobs, self._retention, task=task.name)
         except (LedgerUnavailableError, OSError) as error:
-            _log.error("publishing task %s will be tried again: %s", task.name, error)
-            self._instruments.failures.labels("publish").inc()
+            self._failed("publish", task, error)
             task.announced_at = now + RETRY_AFTER_S - self._announce_interval_s
+        else:
+            self._went_well("publish", task)
         task.announced = task.announcement()
         if task.announced is not None:
             self._publish(topics.announcement(task.name), task.announced.encode(), retain=True)

@@ -86,6 +86,11 @@ class Ingest:
         for name, taken in self._acceptance.take(messages, self._tasks).items():
             self._tasks[name].norms = taken.norms
 
+    @property
+    def problem(self) -> None:
+        """Nothing that it does is put off."""
+        return None
+
     def tick(self) -> None:
         """Learn of new tasks and versions, when it is time to."""
         if self._refresh_at > self._clock.monotonic():

@@ -44,6 +44,11 @@ class Merge:
         """No message comes here: nothing is subscribed to."""
         raise RuntimeError(f"{len(messages)} messages came to a process that takes none")
 
+    @property
+    def problem(self) -> str | None:
+        """What the engine cannot do for now and tries again."""
+        return self.engine.problem
+
     def tick(self) -> None:
         """Do what is due: commands, updates, and what follows from them."""
         now = self._clock.monotonic()

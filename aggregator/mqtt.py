@@ -2,7 +2,8 @@
 
 paho's own loop waits with ``select``, which fails once the process has a thousand descriptors open;
 an aggregator that serves a fleet its parameters gets there. So the loop is here, and it also stops
-reading while the engine's mailbox is full: the broker keeps what is not read.
+reading while the engine's mailbox is full: the broker keeps what is not read. What is published
+waits here until the broker may have more in flight: paho would take no notice of what it said.
 
 Messages are acknowledged by the engine, when they are durable. A broker that says "subscribed" may
 still deliver nothing (a rule of its ACL, a feature it lacks), so after every connection a self-test
@@ -15,10 +16,11 @@ import random
 import secrets
 import selectors
 import socket
-import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -28,6 +30,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from aggregator.broker import Broker
+from aggregator.portions import PortionClient, Portions
 from aggregator.reception import Inbound
 from wire import topics
 from wire.errors import MessageError
@@ -36,7 +39,7 @@ __all__ = ["Link"]
 
 KEEPALIVE_S = 30
 SESSION_EXPIRY_S = 86_400
-RECEIVE_MAXIMUM = 1_000
+RECEIVE_MAXIMUM = SEND_MAXIMUM = 1_000
 SELF_TEST_TIMEOUT_S = 5.0
 SHARED_SELF_TEST_EVERY_S = 0.1
 ANSWER_TIMEOUT_S = 3.0
@@ -96,6 +99,8 @@ class Link:
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_pending = False
+        self._outgoing: deque[tuple[str, bytes, bool]] = deque()
+        self._in_flight, self._most_in_flight = 0, SEND_MAXIMUM
         self._epoch = 0
         self._ever_connected = False
         self._answered = self._accepted = False
@@ -122,7 +127,7 @@ class Link:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1, now or when there is a connection again; from any thread."""
-        self._client.publish(topic, payload, qos=1, retain=retain)
+        self._outgoing.append((topic, payload, retain))
         self.wake()
 
     def wake(self) -> None:
@@ -161,28 +166,42 @@ class Link:
             self._change_protocol()
 
     def _serve(self, client: Client) -> None:
-        connection = client.socket()
+        connection: Any = client.socket()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
             watched, deadline = 0, time.monotonic() + ANSWER_TIMEOUT_S
             while client.socket() is not None and not self._stopping.is_set():
                 if not self._answered and time.monotonic() > deadline:
                     break
+                self._write(client, connection)
                 wanted = selectors.EVENT_READ if self._has_room() else 0
-                wanted |= selectors.EVENT_WRITE if client.want_write() else 0
+                wanted |= selectors.EVENT_WRITE if connection.unsent else 0
                 _watch(selector, connection, watched, wanted)
                 watched = wanted
-                # Bytes that TLS has decrypted already do not wake a selector.
-                decrypted = wanted & selectors.EVENT_READ and _decrypted(connection)
-                ready = self._wait(selector, 0.0 if decrypted else self._patience_s())
-                if ready & selectors.EVENT_READ or decrypted:
+                unread = wanted & selectors.EVENT_READ and connection.unread
+                ready = self._wait(selector, 0.0 if unread else self._patience_s())
+                if ready & selectors.EVENT_READ or unread:
                     client.loop_read()
-                if ready & selectors.EVENT_WRITE:
-                    client.loop_write()
                 client.loop_misc()
                 self._check_self_test()
         if client.socket() is not None:
-            _say_goodbye(client)
+            self._publish_waiting(client, len(self._outgoing))
+            _say_goodbye(client, connection)
+
+    def _write(self, client: Client, connection: Portions) -> None:
+        if self.connected:
+            self._publish_waiting(client, self._most_in_flight - self._in_flight)
+        if client.want_write():
+            client.loop_write()
+        # A connection that is gone is noticed where it is read.
+        with suppress(OSError):
+            connection.flush()
+
+    def _publish_waiting(self, client: Client, most: int) -> None:
+        for _ in range(min(most, len(self._outgoing))):
+            topic, payload, retain = self._outgoing.popleft()
+            self._in_flight += 1
+            client.publish(topic, payload, qos=1, retain=retain)
 
     def _patience_s(self) -> float:
         return min(SELECT_TIMEOUT_S, max(0.0, self._self_test_due - time.monotonic()))
@@ -199,7 +218,7 @@ class Link:
 
     def _make_client(self, protocol: MQTTProtocolVersion) -> Client:
         five = protocol == MQTTProtocolVersion.MQTTv5
-        client = Client(
+        client = PortionClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._broker.client_id,
             clean_session=None if five else not self._keeps_session,
@@ -214,6 +233,8 @@ class Link:
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.max_inflight_messages_set(0)
         # Without this callback paho would write to the socket from whichever thread publishes.
         client.on_socket_register_write = lambda *_: None
         return client
@@ -229,6 +250,7 @@ class Link:
     def _change_protocol(self) -> None:
         # Brokers of MQTT 3.1.1 refuse a client of MQTT 5, or hang up, or never answer.
         five = self._client.protocol == MQTTProtocolVersion.MQTTv5
+        self._in_flight = 0
         other = MQTTProtocolVersion.MQTTv311 if five else MQTTProtocolVersion.MQTTv5
         self._trouble(f"{self._broker} does not answer to MQTT {'5' if five else '3.1.1'}")
         self._client = self._make_client(other)
@@ -239,11 +261,13 @@ class Link:
         _userdata: Any,
         flags: ConnectFlags,
         reason: ReasonCode,
-        _properties: Properties | None,
+        properties: Properties | None,
     ) -> None:
         if reason.is_failure:
             self._refused(reason)
             return
+        allowed = getattr(properties, "ReceiveMaximum", SEND_MAXIMUM)
+        self._most_in_flight = min(allowed, SEND_MAXIMUM)
         self._answered = self._accepted = self._ever_connected = self.connected = True
         self._self_test_at = self._self_test_due = float("inf")
         self.problem = "the self-test message has not come back from the broker yet"
@@ -308,6 +332,9 @@ class Link:
 
         self._deliver(Inbound(message.topic, payload, acknowledge))
 
+    def _on_publish(self, *_: Any) -> None:
+        self._in_flight -= 1
+
     def _send_self_test(self) -> None:
         self._self_test = SELF_TEST + secrets.token_hex(16).encode()
         self._self_test_at = time.monotonic()
@@ -362,21 +389,17 @@ def _watch(selector: selectors.BaseSelector, connection: Any, watched: int, want
         selector.modify(connection, wanted)
 
 
-def _decrypted(connection: Any) -> bool:
-    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
-
-
 def _back_off(failures: int) -> float:
     """Full jitter, so that many clients do not return to a restarted broker at once."""
     shortest, longest = BACK_OFF_S
     return random.uniform(shortest / 2, min(longest, shortest * 2.0 ** min(failures, 16)))
 
 
-def _say_goodbye(client: Client) -> None:
+def _say_goodbye(client: Client, connection: Portions) -> None:
     deadline = time.monotonic() + FLUSH_TIMEOUT_S
     client.disconnect()
     with selectors.DefaultSelector() as selector:
-        selector.register(client.socket(), selectors.EVENT_WRITE)  # type: ignore[arg-type]
+        selector.register(connection, selectors.EVENT_WRITE)
         while client.want_write() and client.socket() is not None and time.monotonic() < deadline:
             selector.select(FLUSH_TIMEOUT_S)
             client.loop_write()

@@ -15,7 +15,7 @@ from aggregator.reception import Inbound
 __all__ = ["Driven", "Runner"]
 
 MAILBOX_MESSAGES = 2_000
-BATCH_MESSAGES = 256
+BATCH_MESSAGES = 500
 RETRY_AFTER_S = 1.0
 CALL_TIMEOUT_S = 30.0
 T = TypeVar("T")
@@ -25,6 +25,10 @@ _log = logging.getLogger(__name__)
 
 class Driven(Protocol):
     """What needs somebody to hand it messages and tell it that time has passed."""
+
+    @property
+    def problem(self) -> str | None:
+        """What it cannot do for now and tries again, or None; read from any thread."""
 
     def start(self) -> None:
         """Called first."""
@@ -73,13 +77,18 @@ class Runner(Generic[D]):
         self._arrival = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self.problem: str | None = None
+        self._problem: str | None = None
         instruments.mailbox.set_function(lambda: len(self._messages))
 
     @property
     def has_room(self) -> bool:
         """Whether the mailbox takes more. It never refuses; a reader should stop reading."""
         return len(self._messages) < MAILBOX_MESSAGES
+
+    @property
+    def problem(self) -> str | None:
+        """Why it takes nothing in, or what the engine cannot do for now; None if all is well."""
+        return self._problem or self._engine.problem
 
     def start(self) -> None:
         """Start the engine, then its thread.
@@ -102,7 +111,7 @@ class Runner(Generic[D]):
             self._arrival.notify()
         if self._thread.ident is not None:
             self._thread.join()
-            if save and self.problem is None:
+            if save and self._problem is None:
                 self._engine.save_all()
 
     def post(self, message: Inbound) -> None:
@@ -157,7 +166,7 @@ class Runner(Generic[D]):
                 self._engine.tick()
         except BaseException as error:
             _log.exception("the engine has failed")
-            self.problem = f"the engine has failed: {error}"
+            self._problem = f"the engine has failed: {error}"
             self._on_death(error)
 
     def _next_batch(self) -> list[Inbound]:
@@ -181,9 +190,9 @@ class Runner(Generic[D]):
                 self._engine.ingest(messages)
             except LedgerUnavailableError as error:
                 _log.error("%d messages wait for the database: %s", len(messages), error)
-                self.problem = str(error)
+                self._problem = str(error)
                 with self._arrival:
                     self._arrival.wait_for(lambda: self._stopping, RETRY_AFTER_S)
             else:
-                self.problem = None
+                self._problem = None
                 return

@@ -7,6 +7,7 @@ from typing import Self
 
 from aggregator.blobs import Blobs
 from aggregator.digest import next_digest, origin_digest
+from aggregator.effort import Effort
 from aggregator.fold import Fold, Folded, contribution
 from aggregator.ledger import (
     Ancestry,
@@ -71,6 +72,8 @@ class Task:
         self.retry_at: float | None = None
         self.announced_at = float("-inf")
         self.announced: Announcement | None = None
+        self.saving, self.publishing = Effort(), Effort()
+        self.save_again_at = float("-inf")
 
     @classmethod
     def restore(cls, record: TaskRecord, *, ledger: Ledger, blobs: Blobs, now: float) -> Self:

@@ -92,15 +92,20 @@ class AggregatorProcess:
     ) -> None:
         self.stop()
 
-    def restart(self) -> None:
-        """Start it on the same port and data."""
+    def restart(self, *, wait: bool = True) -> None:
+        """Start it on the same port and data; returns when it is ready, unless told not to wait."""
         self._process = ServerProcess(
             self._command,
             directory=self._directory,
             log=self._directory / "aggregator.log",
-            ready=READY,
+            ready=READY if wait else b"",
             environment=self._environment,
         )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
 
     def kill(self) -> None:
         """``kill -9``."""

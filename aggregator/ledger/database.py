@@ -1,5 +1,6 @@
 """Opening the database: SQLite in WAL mode, or PostgreSQL where the URL says so."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
+from aggregator.full import storage_full
 from aggregator.ledger.doubt import UnknownOutcomeError, committing
 from aggregator.ledger.migrations import MigrationError, head, revision_of, upgrade
 
@@ -47,6 +49,8 @@ POSTGRESQL_PATIENCE = {
 }
 READ_ONLY = "25006"
 """SQLSTATE of a PostgreSQL that is a standby for now."""
+DISK_FULL = "53100"
+"""SQLSTATE of a PostgreSQL that has no space."""
 
 
 class LedgerError(Exception):
@@ -99,6 +103,8 @@ def connect(url: str) -> Engine:
         raise LedgerError(f"database URL {_shown(parsed)} is not usable: {error}") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
+        # Many rows in one statement: between two of them another thread may take the interpreter.
+        engine.dialect.use_insertmanyvalues_wo_returning = True
     return engine
 
 
@@ -156,25 +162,38 @@ def has_current_tables(engine: Engine) -> bool:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
+def transaction(engine: Engine, *, lasting: bool = True) -> Iterator[Connection]:
     """One transaction; all or nothing.
 
-    On SQLite every commit is on the disk before it returns (``synchronous=FULL``).
+    Args:
+        engine: the database.
+        lasting: have it on the disk before this returns. Otherwise SQLite leaves that to the next
+            one that lasts, which takes it along: a machine that loses power before may forget it,
+            a process that dies does not. PostgreSQL may go without this process, so there every
+            transaction lasts.
 
     Raises:
         LedgerUnavailableError: the database refused, and nothing was written.
         LedgerError: the connection broke while it committed, and the database did not come back to
             say whether it had. Only a new start from the ledger is safe.
     """
+    relaxed = not lasting and engine.dialect.name == "sqlite"
     try:
-        with engine.connect() as connection, committing(connection):
-            yield connection
+        with engine.connect() as connection:
+            if relaxed:
+                _synchronise(connection, "NORMAL")
+            try:
+                with committing(connection):
+                    yield connection
+            finally:
+                if relaxed:
+                    _synchronise(connection, "FULL")
     except UnknownOutcomeError as error:
         raise LedgerError(str(error)) from error
     except (DBAPIError, NoConnectionError) as error:
         if not _passes(error):
             raise
-        raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
+        raise LedgerUnavailableError(_refusal(error)) from error
 
 
 @contextmanager
@@ -193,13 +212,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
         raise LedgerUnavailableError(f"the database refuses: {cause(error)}") from error
 
 
-def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An insert that can say what to do on a conflict, for the connection's database."""
-    return (
-        postgresql.insert(table)
-        if connection.dialect.name == "postgresql"
-        else sqlite.insert(table)
-    )
+def upsert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An insert that can say what to do on a conflict, for a kind of database."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def _parse(url: str) -> URL:
@@ -247,6 +262,11 @@ def _cannot_open(error: SQLAlchemyError) -> LedgerError:
     return kind(f"cannot open the database: {cause(error)}")
 
 
+def _synchronise(connection: Connection, how: str) -> None:
+    # Past SQLAlchemy, which would begin a transaction: within one it has no effect.
+    connection.connection.cursor().execute(f"PRAGMA synchronous={how}").close()
+
+
 def _passes(error: DBAPIError | NoConnectionError) -> bool:
     if isinstance(error, OperationalError | InterfaceError | NoConnectionError):
         return True
@@ -257,6 +277,15 @@ def cause(error: SQLAlchemyError) -> str:
     """What the database said, in one line."""
     # PostgreSQL's client spreads what it tried over several lines.
     return "; ".join(str(getattr(error, "orig", None) or error).split("\n"))
+
+
+def _refusal(error: SQLAlchemyError) -> str:
+    found = getattr(error, "orig", None)
+    if getattr(found, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or (
+        getattr(found, "sqlstate", None) == DISK_FULL
+    ):
+        return storage_full("the database", cause(error))
+    return f"the database refuses: {cause(error)}"
 
 
 def _shown(url: URL) -> str:

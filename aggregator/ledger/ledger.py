@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Insert,
     bindparam,
     case,
     delete,
@@ -70,6 +72,13 @@ _FIND_REJECTION = select(rejections.c.reason).where(
     rejections.c.device == bindparam("device"),
     rejections.c.sequence == bindparam("sequence"),
 )
+_NEW_UPDATES = insert(updates).returning(updates.c.id, sort_by_parameter_order=True)
+_NEW_VERSION = insert(versions)
+_MARK_MERGED = (
+    update(updates)
+    .where(updates.c.id.in_(bindparam("ids", expanding=True)), updates.c.merged_in.is_(None))
+    .values(merged_in=bindparam("version"))
+)
 
 
 class Ledger(Past):
@@ -97,8 +106,8 @@ class Ledger(Past):
         self._term = term
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with transaction(self._database) as connection:
+    def _writing(self, *, lasting: bool = True) -> Iterator[Connection]:
+        with transaction(self._database, lasting=lasting) as connection:
             if self._term is not None:
                 keep_term(connection, self._term)
             yield connection
@@ -181,6 +190,10 @@ class Ledger(Past):
     ) -> None:
         """Record a version and which updates its merge took; their order is that of their ids.
 
+        That of a merge need not be on the disk yet: all that leaves the machine after it, a
+        publication or a receipt, is committed after it. If it is forgotten with the machine's
+        power, its updates wait again and are merged anew.
+
         Args:
             version: the new version.
             members: ids of the merged updates; of one with an origin, ids of those that are left
@@ -188,8 +201,8 @@ class Ledger(Past):
             staleness: how many of them had which staleness.
             event: what the operator shall know of it.
         """
-        with self._writing() as connection:
-            connection.execute(insert(versions), _row(version))
+        with self._writing(lasting=version.origin is not None) as connection:
+            connection.execute(_NEW_VERSION, _row(version))
             if _mark_merged(connection, members, version.version) != len(members):
                 raise RuntimeError(f"version {version.version} would take an update twice")
             _add_tallies(
@@ -243,7 +256,7 @@ class Ledger(Past):
         """Record how far payloads are dropped, or that they will be."""
         with self._writing() as connection:
             row = _row(compaction)
-            new = upsert(connection, compactions)
+            new = upsert(connection.dialect.name, compactions)
             changes = {name: new.excluded[name] for name in row if name != "task"}
             connection.execute(_on_conflict(new, ("task",), changes), [row])
             _add_events(connection, [event] if event is not None else [])
@@ -374,8 +387,7 @@ def _insert_updates(connection: Connection, intake: Intake) -> list[int]:
         }
         for new in intake.updates
     ]
-    statement = insert(updates).returning(updates.c.id, sort_by_parameter_order=True)
-    return [row.id for row in connection.execute(statement, rows)]
+    return list(connection.scalars(_NEW_UPDATES, rows))
 
 
 def _insert_rejections(connection: Connection, intake: Intake) -> None:
@@ -390,48 +402,28 @@ def _mark_merged(connection: Connection, members: Sequence[int], version: int) -
     marked = 0
     for start in range(0, len(members), IDS_AT_ONCE):
         ids = members[start : start + IDS_AT_ONCE]
-        unmerged = updates.c.id.in_(ids) & updates.c.merged_in.is_(None)
-        marked += connection.execute(
-            update(updates).where(unmerged).values(merged_in=version)
-        ).rowcount
+        marked += connection.execute(_MARK_MERGED, {"ids": ids, "version": version}).rowcount
     return marked
 
 
 def _add_to_totals(connection: Connection, intake: Intake) -> None:
+    dialect = connection.dialect.name
     _add_tallies(connection, tally_rows(intake))
     if rows := participant_rows(intake):
-        new = upsert(connection, participants)
-        sums = ("accepted", "rejected", "duplicate", "bytes")
-        changes = {name: participants.c[name] + new.excluded[name] for name in sums}
-        for name in ("last_sequence", "last_version", "last_seen"):
-            old, later = participants.c[name], new.excluded[name]
-            changes[name] = case((later > old, later), else_=old)
-        connection.execute(_on_conflict(new, ("task", "device"), changes), rows)
+        connection.execute(_adding_participants(dialect), rows)
     if rows := quality_rows(intake):
-        new = upsert(connection, quality)
-        changes = {name: quality.c[name] + new.excluded[name] for name in ("reports", "total")}
-        connection.execute(_on_conflict(new, ("task", "version", "metric"), changes), rows)
+        connection.execute(_adding_quality(dialect), rows)
 
 
 def _add_tallies(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        new = upsert(connection, tallies)
-        changes = {"value": tallies.c.value + new.excluded.value}
-        connection.execute(_on_conflict(new, ("task", "kind", "key"), changes), rows)
+        connection.execute(_adding_tallies(connection.dialect.name), rows)
 
 
 def _set_statuses(connection: Connection, intake: Intake) -> None:
     # The last word of a device in the batch counts: a row may be written only once by a statement.
     latest = {status.device: status for status in intake.statuses}
     if latest:
-        new = upsert(connection, devices)
-        # Another process may have taken in a later one already; or a clock was set back.
-        age_s = devices.c.at - new.excluded.at
-        later = (age_s <= 0) | (age_s > CLOCKS_DIFFER_S)
-        changes = {
-            name: case((later, new.excluded[name]), else_=devices.c[name])
-            for name in ("state", "agent", "runtime", "at")
-        }
         rows = [
             {
                 "device": s.device,
@@ -442,11 +434,53 @@ def _set_statuses(connection: Connection, intake: Intake) -> None:
             }
             for _, s in sorted(latest.items())
         ]
-        connection.execute(_on_conflict(new, ("device",), changes), rows)
+        connection.execute(_setting_statuses(connection.dialect.name), rows)
 
 
-def _on_conflict(new: Any, key: tuple[str, ...], changes: Mapping[str, Any]) -> Any:
-    return new.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
+# Each statement is made once: SQLAlchemy takes longer to make one than SQLite to carry it out.
+
+
+@cache
+def _adding_participants(dialect: str) -> Insert:
+    new = upsert(dialect, participants)
+    sums = ("accepted", "rejected", "duplicate", "bytes")
+    changes = {name: participants.c[name] + new.excluded[name] for name in sums}
+    for name in ("last_sequence", "last_version", "last_seen"):
+        old, later = participants.c[name], new.excluded[name]
+        changes[name] = case((later > old, later), else_=old)
+    return _on_conflict(new, ("task", "device"), changes)
+
+
+@cache
+def _adding_quality(dialect: str) -> Insert:
+    new = upsert(dialect, quality)
+    changes = {name: quality.c[name] + new.excluded[name] for name in ("reports", "total")}
+    return _on_conflict(new, ("task", "version", "metric"), changes)
+
+
+@cache
+def _adding_tallies(dialect: str) -> Insert:
+    new = upsert(dialect, tallies)
+    changes = {"value": tallies.c.value + new.excluded.value}
+    return _on_conflict(new, ("task", "kind", "key"), changes)
+
+
+@cache
+def _setting_statuses(dialect: str) -> Insert:
+    new = upsert(dialect, devices)
+    # Another process may have taken in a later one already; or a clock was set back.
+    age_s = devices.c.at - new.excluded.at
+    later = (age_s <= 0) | (age_s > CLOCKS_DIFFER_S)
+    changes = {
+        name: case((later, new.excluded[name]), else_=devices.c[name])
+        for name in ("state", "agent", "runtime", "at")
+    }
+    return _on_conflict(new, ("device",), changes)
+
+
+def _on_conflict(new: Any, key: tuple[str, ...], changes: Mapping[str, Any]) -> Insert:
+    statement: Insert = new.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
+    return statement
 
 
 def _add_events(connection: Connection, added: Sequence[Event]) -> None:

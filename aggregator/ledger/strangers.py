@@ -28,7 +28,7 @@ def remember(connection: Connection, refused: Sequence[Rejection]) -> None:
     if not refused:
         return
     rows = [{**r.key._asdict(), "reason": int(r.reason), "at": r.at} for r in refused]
-    connection.execute(upsert(connection, rejections).on_conflict_do_nothing(), rows)
+    connection.execute(upsert(connection.dialect.name, rejections).on_conflict_do_nothing(), rows)
     for device in sorted({rejection.key.device for rejection in refused}):
         mine = (rejections.c.device == device) & (rejections.c.reason == int(Refusal.UNKNOWN_TASK))
         newest = select(rejections.c.at).where(mine).order_by(rejections.c.at.desc())

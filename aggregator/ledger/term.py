@@ -21,7 +21,7 @@ class SupersededError(LedgerError):
 
 def begin_term(connection: Connection) -> int:
     """End every other term; waits for transactions that are under way in them."""
-    new = upsert(connection, terms).values(name=NAME, term=1)
+    new = upsert(connection.dialect.name, terms).values(name=NAME, term=1)
     following = {"term": terms.c.term + 1}
     begun = new.on_conflict_do_update(index_elements=["name"], set_=following)
     return int(connection.execute(begun.returning(terms.c.term)).scalar_one())

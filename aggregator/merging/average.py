@@ -93,11 +93,12 @@ def _average_rows(
     values = np.zeros((len(rows), blocks[0][0].values.shape[1]), np.float64)
     touched = np.zeros((len(rows), 1), np.float64)
     for block, part in blocks:
-        at = np.searchsorted(rows, block.rows)
+        at = rows.searchsorted(block.rows)
         own = part.row_weights.get(name)
         weight = part.weight if own is None else own[:, None]
         values[at] += np.multiply(block.values, weight, dtype=np.float64)
         touched[at] += part.fresh
     if rule.trims:
         values = trimmed_rows(name, blocks, rule.trim)[1] * touched
-    return Average(rows, values / (touched if total is None else total))
+    values /= touched if total is None else total
+    return Average(rows, values)

@@ -16,11 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from aggregator.blobs import FolderBlobs
-from aggregator.fold import Fold
-from aggregator.ledger import Ledger, open_database
+from device_sims.bench.audit import Audit, audit
 from device_sims.bench.figures import Figure, publish
 from device_sims.brokers import MosquittoBroker
 from device_sims.processes import ServerProcess
@@ -51,18 +48,12 @@ class Outcome:
     Attributes:
         killed: kills by kind: ``broker``, ``aggregator``, ``agent``.
         created: updates that the devices made.
-        accepted: updates in the ledger.
-        lost: updates that a device made and the ledger lacks.
-        doubled: updates that stand in the ledger, or in the merges, more than once.
-        model_is_the_fold: whether the newest snapshot equals a replay from version 0, bit for bit.
+        found: what the ledger says, against these.
     """
 
     killed: Mapping[str, int]
     created: int
-    accepted: int
-    lost: int
-    doubled: int
-    model_is_the_fold: bool
+    found: Audit
 
 
 def run_with_kills(root: Path, *, seed: int, kills: int = KILLS) -> Outcome:
@@ -192,54 +183,26 @@ def _wait_until(happened: Callable[[], bool]) -> None:
 
 
 def _count(site: _Site, killed: Mapping[str, int]) -> Outcome:
-    with sqlite3.connect(site.root / "aggregator" / "ledger.db") as ledger:
-        rows = ledger.execute("SELECT device, sequence, merged_in FROM updates").fetchall()
-        versions = ledger.execute("SELECT version, updates FROM versions").fetchall()
-    accepted = Counter(device for device, _, _ in rows)
-    merged = Counter(version for _, _, version in rows if version is not None)
-    created = site.created()
-    names = {(device, sequence) for device, sequence, _ in rows}
+    folder, created = site.root / "aggregator", site.created()
     return Outcome(
         killed=dict(killed),
         created=sum(created.values()),
-        accepted=len(rows),
-        lost=sum(max(count - accepted[device], 0) for device, count in created.items()),
-        doubled=len(rows)
-        - len(names)
-        + sum(max(accepted[device] - count, 0) for device, count in created.items())
-        + sum(abs(merged[version] - count) for version, count in versions),
-        model_is_the_fold=_is_fold(site, last=max(version for version, _ in versions)),
+        found=audit(
+            f"sqlite:///{folder / 'ledger.db'}", FolderBlobs(folder / "blobs"), site.bundle, created
+        ),
     )
-
-
-def _is_fold(site: _Site, *, last: int) -> bool:
-    specs, task = site.bundle.manifest.federated, site.bundle.task
-    folder = site.root / "aggregator"
-    database = open_database(f"sqlite:///{folder / 'ledger.db'}")
-    ledger, blobs = Ledger(database), FolderBlobs(folder / "blobs")
-    fold = Fold(ledger, task, specs)
-    newest = fold.rebuild(blobs, last)
-    for version, sha256 in ledger.snapshots(task):
-        if version:
-            blobs.delete(sha256)
-    replayed = fold.rebuild(blobs, last)
-    database.dispose()
-    same = (
-        np.array_equal(replayed.state.parameters[name], values)
-        for name, values in newest.state.parameters.items()
-    )
-    return newest.replayed < replayed.replayed and all(same)
 
 
 def _main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_with_kills(Path(folder), seed=int(time.time()))
+    found = outcome.found
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.killed.items()))
-    compared = f"{outcome.accepted:,} accepted; kill -9: {kinds}"
+    compared = f"{found.accepted:,} accepted; kill -9: {kinds}"
     counts = {
-        "accepted updates lost": outcome.lost,
-        "updates applied twice": outcome.doubled,
-        "models that differ from the fold": int(not outcome.model_is_the_fold),
+        "accepted updates lost": found.lost,
+        "updates applied twice": found.doubled,
+        "models that differ from the fold": int(not found.model_is_the_fold),
     }
     publish(
         "kills",

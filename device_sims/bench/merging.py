@@ -22,14 +22,14 @@ from aggregator.merging import (
     combine,
 )
 from device_sims.bench.figures import Figure, publish
-from wire.codec import decode_delta, encode_delta
-from wire.delta import Delta, RowBlock
+from device_sims.bench.load import make_payload
+from wire.codec import decode_delta
+from wire.delta import Delta
 from wire.manifest import ParameterSpec, Role
-from wire.policy import CodecPolicy
 
-__all__ = ["main"]
+__all__ = ["main", "merging_figures"]
 
-WIDTH, ROWS = 64, 34
+WIDTH = 64
 ITEMS = (100_000, 1_000_000)
 UPDATES, WARM = 400, 50
 GOAL_MS = 0.5
@@ -59,11 +59,19 @@ class _Server:
 
 
 def main() -> None:
-    """Measure every rule."""
+    """Measure every rule and publish."""
+    publish("merging", merging_figures(*RULES))
+
+
+def merging_figures(*names: str) -> list[Figure]:
+    """Measure some of the rules; without a name the default one."""
     rng = np.random.default_rng(0)
     figures = []
-    for name, rule in RULES.items():
-        payloads = {items: [_payload(items, rng) for _ in range(UPDATES)] for items in ITEMS}
+    for name in names or ("FedBuff",):
+        rule = RULES[name]
+        payloads = {
+            items: [make_payload(_specs(items), rng) for _ in range(UPDATES)] for items in ITEMS
+        }
         small, large = _times_ms(rule, payloads)
         size = np.mean([len(payload) for sent in payloads.values() for payload in sent])
         for items, value, other in ((ITEMS[0], small, large), (ITEMS[1], large, small)):
@@ -77,7 +85,7 @@ def main() -> None:
                     compared_with=f"{size:.0f} bytes; {other:.3f} ms into the other table",
                 )
             )
-    publish("merging", figures)
+    return figures
 
 
 def _times_ms(rule: Rule, payloads: dict[int, list[bytes]]) -> list[float]:
@@ -98,15 +106,6 @@ def _specs(items: int) -> tuple[ParameterSpec, ...]:
 
 def _start(items: int) -> ServerState:
     return ServerState(0, {"item": np.full((items, WIDTH), 0.1, np.float32)})
-
-
-def _payload(items: int, rng: np.random.Generator) -> bytes:
-    """One user's delta: nearly of rank one, as those of matrix factorisation are."""
-    rows = np.sort(rng.choice(items, ROWS, replace=False)).astype(np.int64)
-    learned = rng.normal(size=(ROWS, 1)) * rng.normal(size=(1, WIDTH))
-    values = 0.01 * learned + 0.004 * rng.normal(size=(ROWS, WIDTH))
-    delta = {"item": RowBlock(rows, values.astype(np.float32))}
-    return encode_delta(delta, _specs(items), CodecPolicy())
 
 
 if __name__ == "__main__":

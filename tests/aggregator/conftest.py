@@ -6,8 +6,8 @@ from secrets import token_hex
 
 import pytest
 
+from device_sims.postgresql import PostgreSQL, installed
 from tests.aggregator.bucket import CREDENTIALS, BucketServer
-from tests.aggregator.postgresql import PostgreSQL, installed
 from tests.aggregator.workshop import Workshop, make_bundle, open_workshop
 from wire.bundle import Bundle
 

@@ -388,11 +388,13 @@ def test_a_full_disk_delays_the_announcement_and_nothing_else(
             assert workshop.engine.tasks[bundle.task].version == 1
             assert workshop.outbox.announcements(bundle.task)[-1].version == 0
             assert [v for v, _ in workshop.ledger.snapshots(bundle.task)] == [0]
+            assert "storage-full" in str(workshop.engine.problem)
+        assert workshop.engine.next_due() == workshop.clock.now + 1.0
         workshop.clock.now += 1.0
         workshop.engine.tick()
+        assert workshop.engine.problem is None
         assert workshop.outbox.announcements(bundle.task)[-1].version == 1
-        workshop.send("a", *(make_update(bundle, n) for n in (4, 5, 6)))
-        assert [v for v, _ in workshop.ledger.snapshots(bundle.task)] == [0, 2]
+        assert [v for v, _ in workshop.ledger.snapshots(bundle.task)] == [0, 1]
 
 
 def test_a_bucket_that_is_away_delays_the_announcement_and_loses_nothing(

@@ -9,9 +9,9 @@ import pytest
 
 from aggregator.command import main
 from aggregator.settings import PREFIX
+from device_sims.postgresql import PASSWORD, PostgreSQL
 from tests.aggregator.device import Device, eventually
 from tests.aggregator.mosquitto import Mosquitto, free_port
-from tests.aggregator.postgresql import PASSWORD, PostgreSQL
 from tests.aggregator.process import AggregatorProcess
 from tests.aggregator.workshop import make_update
 from wire.bundle import Bundle

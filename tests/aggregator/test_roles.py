@@ -12,10 +12,10 @@ from aggregator.blobs import FolderBlobs
 from aggregator.fold import Fold
 from aggregator.ledger import Ledger, Reports, open_database
 from aggregator.settings import PREFIX
+from device_sims.postgresql import PostgreSQL
 from tests.aggregator.device import Device, eventually
 from tests.aggregator.fleet import Fleet
 from tests.aggregator.mosquitto import Mosquitto
-from tests.aggregator.postgresql import PostgreSQL
 from tests.aggregator.process import AggregatorProcess
 from tests.aggregator.workshop import make_bundle, make_update
 from wire.bundle import Bundle

@@ -13,6 +13,7 @@ from device_sims.brokers import find_mosquitto
 def test_kills_at_random_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     outcome = run_with_kills(tmp_path, seed=11)
     assert set(outcome.killed) == {"broker", "aggregator", "agent"}
-    assert outcome.accepted == outcome.created > len(outcome.killed)
-    assert (outcome.lost, outcome.doubled) == (0, 0)
-    assert outcome.model_is_the_fold
+    found = outcome.found
+    assert found.accepted == outcome.created > len(outcome.killed)
+    assert (found.lost, found.doubled) == (0, 0)
+    assert found.model_is_the_fold

@@ -48,9 +48,11 @@ def read_golomb(reader: Reader, count: int, divisor: int) -> Numbers:
         return quotients
     width, short = _remainder_widths(divisor)
     remainders = reader.codes(count, width)
-    long = np.flatnonzero(remainders >= short)
+    long = (remainders >= short).nonzero()[0]
     remainders[long] = 2 * remainders[long] + reader.bits(len(long)) - short
-    return quotients * divisor + remainders
+    quotients *= divisor
+    quotients += remainders
+    return quotients
 
 
 def _remainder_widths(divisor: int) -> tuple[int, int]:

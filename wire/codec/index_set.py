@@ -45,7 +45,7 @@ def read_index_set(reader: Reader, universe: int, most: int) -> Members:
         CodecError: it is not one, or has a member outside [0, universe).
     """
     members, inverted = _read(reader, universe, most)
-    return np.flatnonzero(~_mask(members, universe)) if inverted else members
+    return (~_mask(members, universe)).nonzero()[0] if inverted else members
 
 
 def read_mask(reader: Reader, universe: int) -> Mask:
@@ -74,7 +74,10 @@ def _read(reader: Reader, universe: int, most: int) -> tuple[Members, bool]:
     coded = universe - count if inverted else count
     if not coded:
         return np.zeros(0, np.int64), inverted
-    members = np.cumsum(read_golomb(reader, coded, _divisor(coded, universe)) + 1) - 1
+    members = read_golomb(reader, coded, _divisor(coded, universe))
+    members += 1
+    np.cumsum(members, out=members)
+    members -= 1
     if members[-1] >= universe:
         raise CodecError(f"delta has the index {members[-1]}; the bound is {universe}")
     return members, inverted

@@ -86,11 +86,14 @@ class Reader:
     def __init__(self, raw: bytes) -> None:
         self._raw, self._at = raw, 0
         self._bits = np.unpackbits(np.frombuffer(raw, np.uint8))
+        # The same as booleans, of which NumPy finds the true ones several times as fast.
+        self._flags = self._bits.view(np.bool_)
+        self._size = len(self._bits)
 
     @property
     def left(self) -> int:
         """Bits not yet read."""
-        return len(self._bits) - self._at
+        return self._size - self._at
 
     def number(self, width: int) -> int:
         """One unsigned integer of ``width`` bits."""
@@ -127,10 +130,10 @@ class Reader:
     def unary(self, count: int) -> NDArray[np.int64]:
         """``count`` numbers, each as so many zeros and a one."""
         window = 4 * count + 64
-        ones = np.flatnonzero(self._bits[self._at : self._at + window])[:count]
+        ones = self._flags[self._at : self._at + window].nonzero()[0][:count]
         while len(ones) < count and window < self.left:
             window *= 4
-            ones = np.flatnonzero(self._bits[self._at : self._at + window])[:count]
+            ones = self._flags[self._at : self._at + window].nonzero()[0][:count]
         if len(ones) < count:
             raise CodecError(f"delta is truncated: {len(ones)} of {count} unary numbers end")
         self._advance(int(ones[-1]) + 1 if count else 0)
@@ -144,7 +147,8 @@ class Reader:
             raise CodecError("delta has padding bits that are not zero")
 
     def _advance(self, count: int) -> tuple[int, int]:
-        if count > self.left:
+        first, last = self._at, self._at + count
+        if last > self._size:
             raise CodecError(f"delta is truncated: {count} bits wanted, {self.left} left")
-        first, self._at = self._at, self._at + count
-        return first, self._at
+        self._at = last
+        return first, last

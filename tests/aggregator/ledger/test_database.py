@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from aggregator.ledger import Event, Ledger, LedgerError, LedgerUnavailableError, Reports
 from aggregator.ledger import open_database as open_url
 from aggregator.ledger.database import transaction
+from device_sims.postgresql import PASSWORD, PostgreSQL
 from tests.aggregator.mosquitto import free_port
-from tests.aggregator.postgresql import PASSWORD, PostgreSQL
 
 STARTED = Event(at=1.0, kind="started", detail="x")
 

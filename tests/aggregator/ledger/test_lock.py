@@ -16,8 +16,8 @@ from aggregator.ledger import (
     connect,
     lock_of,
 )
+from device_sims.postgresql import PostgreSQL
 from tests.aggregator.device import eventually
-from tests.aggregator.postgresql import PostgreSQL
 
 
 @pytest.fixture

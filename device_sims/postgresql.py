@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of its own, for the aggregator's tests."""
+"""A real PostgreSQL server in a temporary folder, for tests and benchmarks."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ from typing import Self
 
 from sqlalchemy import URL, create_engine, text
 
-from tests.aggregator.mosquitto import free_port
+from device_sims.processes import free_port
 
 __all__ = ["PASSWORD", "USER", "PostgreSQL", "installed"]
 
@@ -36,16 +36,23 @@ def installed() -> Path | None:
 class PostgreSQL:
     """A cluster in a temporary folder; ``kill`` and ``start`` it at will.
 
-    It asks for a password on every connection, and does not wait for the disk.
+    It asks for a password on every connection.
+
+    Args:
+        durable: whether a commit waits for the disk, as it must where the machine may lose power.
+
+    Raises:
+        RuntimeError: PostgreSQL is not installed, or does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         programs = installed()
         if programs is None:
-            raise RuntimeError("these tests need the package postgresql")
+            raise RuntimeError("the package postgresql is not installed")
+        self._fsync = "on" if durable else "off"
         self._programs = programs
         self.port = free_port()
-        # Not below pytest's folder, which only its owner may enter.
+        # Not below a folder of a test or of root, which only its owner may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="rivulet-postgresql-"))
         self._cluster = self.folder / "cluster"
         self._as_user = _another_user(self.folder)
@@ -61,7 +68,8 @@ class PostgreSQL:
     def start(self) -> None:
         """Start it; returns when it answers."""
         options = (
-            f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off "
+            f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 "
+            f"-c fsync={self._fsync} "
             "-c synchronous_commit=on -c shared_buffers=16MB -c max_connections=60"
         )
         log = str(self.folder / "log")
@@ -91,6 +99,7 @@ class PostgreSQL:
             time.sleep(0.01)
 
     def url(self, database: str = "postgres", *, password: str | None = PASSWORD) -> str:
+        """Of one of its databases."""
         url = URL.create(
             "postgresql",
             username=USER,
