@@ -86,7 +86,7 @@ class Audit:
         """
         ledger, task = server.ledger, bundle.task
         newest = ledger.newest_version(task)
-        versions = list(ledger.history(task, last=newest.version))
+        versions = list(ledger.between(task, 0, newest.version))
         taken = Counter(
             member.id for version in versions for member in ledger.members(task, version.version)
         )
