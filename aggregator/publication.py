@@ -9,7 +9,7 @@ between two publications is then mostly zero, and the rest small whole numbers: 
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ of which there are few, and which every item's score depends on."""
 SLACK_BITS = 1.0
 """By how much the step may be off before it is chosen anew: then every value moves at once."""
 FINEST, COARSEST = -100, 100
+PORTION_VALUES = 1 << 20
 
 
 def grid_exponent(values: FloatArray, role: Role, before: int | None) -> int:
@@ -44,8 +45,12 @@ def grid_exponent(values: FloatArray, role: Role, before: int | None) -> int:
     Returns:
         An exponent from -100 to 100; the one before while it still is about right.
     """
-    square = float(np.square(values, dtype=np.float64).mean())
-    if square == 0.0:
+    total = sum(
+        float(np.square(portion, dtype=np.float64).sum()) for (portion,) in _portions(values)
+    )
+    square = total / values.size
+    # What is not finite is published as it is: the fault is the model's.
+    if not 0.0 < square < math.inf:
         return 0 if before is None else before
     bits = TABLE_BITS if role is Role.ROWS else DENSE_BITS
     wanted = 0.5 * math.log2(square) - bits
@@ -84,7 +89,8 @@ def publish(
         path = Path(folder) / "parameters"
         with write_parameters(path, specs) as written:
             for name, exponent in chosen.items():
-                written[name][...] = on_grid(state.parameters[name], exponent)
+                for exact, rounded in _portions(state.parameters[name], written[name]):
+                    rounded[...] = on_grid(exact, exponent)
         sha256 = file_digest(path)
         blobs.put_file(path, sha256)
         size_bytes = path.stat().st_size
@@ -96,3 +102,10 @@ def publish(
         exponents=chosen,
         created_at=at,
     )
+
+
+def _portions(*arrays: FloatArray) -> Iterator[tuple[FloatArray, ...]]:
+    """The same leading rows of each array, then the next: a table may take most of the memory."""
+    rows = max(1, PORTION_VALUES * len(arrays[0]) // arrays[0].size)
+    for start in range(0, len(arrays[0]), rows):
+        yield tuple(array[start : start + rows] for array in arrays)

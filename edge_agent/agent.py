@@ -13,6 +13,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
 from edge_agent.errors import (
     AgentError,
+    DownloadError,
     StoreError,
     TransientDownloadError,
 )
@@ -226,9 +227,13 @@ class Agent:
             None when there is nothing to train on, or it failed: then nothing has changed.
         """
         self._training, sent = False, None
+        due_at = self._schedule.not_before
         self._schedule.rest(base.announcement.training.interval_s)
         try:
             sent = self._update(base)
+        except DownloadError as error:
+            logger.warning("the local update lacks rows and changed nothing: %s", error)
+            self._schedule.go_on(due_at)
         except (AgentError, WireError) as error:
             logger.error("the local update failed and changed nothing: %s", error)
         if sent is None:

@@ -13,6 +13,7 @@ from edge_agent.remote_rows import RemoteRows
 from edge_agent.runtimes.protocol import Runtime
 from edge_agent.store import Store
 from edge_agent.task import LocalTask, map_checked, open_task
+from wire.codec import MAX_DECODED_VALUES
 from wire.errors import WireError
 from wire.manifest import Manifest, Role
 from wire.messages import Announcement
@@ -24,7 +25,7 @@ __all__ = ["Base", "BaseLoader"]
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_HEADER_BYTES = 1 << 20
-BYTES_A_VALUE = 0.75
+TABLE_VALUE_BYTES, DENSE_VALUE_BYTES = 0.75, 1.2
 """Of a published parameter, rounded as it is."""
 EVALUATED_ROWS = 100
 
@@ -97,7 +98,7 @@ class BaseLoader:
         if announcement.sha256 != self._held.get("sha256"):
             patch = self._smallest_patch(announcement)
             least = patch.size_bytes if patch else announcement.size_bytes
-            if manifest.row_requests and self._rows_bytes(manifest, announcement) < least:
+            if _allows_rows(manifest) and self._rows_bytes(manifest, announcement) < least:
                 return self._remote(manifest, announcement).parameters()
             path = self._patched(manifest, announcement, patch) if patch else None
         if path is None:
@@ -105,8 +106,10 @@ class BaseLoader:
             # Versions of equal content are one file, which came over the network once.
             if announcement.sha256 != self._held.get("sha256"):
                 self._received_bytes += announcement.size_bytes
+        # What does not fit the manifest must not become what patches are added to.
+        parameters = map_checked(path, manifest.federated)
         self._hold(announcement)
-        return map_checked(path, manifest.federated)
+        return parameters
 
     def _smallest_patch(self, announcement: Announcement) -> Patch | None:
         """What costs least, if that is a patch that the device can use."""
@@ -124,9 +127,12 @@ class BaseLoader:
 
     def _patched(self, manifest: Manifest, announcement: Announcement, patch: Patch) -> Path | None:
         """The announced version's file, made of an older one; None if that cannot be done."""
+        # A patch of no use has come all the same, and one that another agent had was needed too.
+        received_bytes = self._received_bytes + patch.size_bytes
 
         def make(path: Path) -> None:
             payload = self._source.patch(patch)
+            self._received_bytes = received_bytes
             if patch.base is None:
                 with write_parameters(path, manifest.federated) as state:
                     apply_patch(state, payload, manifest.federated)
@@ -145,19 +151,19 @@ class BaseLoader:
         except (PermanentDownloadError, WireError) as error:
             logger.warning("a patch did not lead to version %d: %s", announcement.version, error)
             return None
-        self._received_bytes += patch.size_bytes
+        self._received_bytes = received_bytes
         return path
 
     def _rows_bytes(self, manifest: Manifest, announcement: Announcement) -> int:
         """About what the rows of one local update would cost."""
         positives = self._store.count_interactions()
         rows = positives * (1 + announcement.training.negatives) + EVALUATED_ROWS
-        return round(min(rows, manifest.items) * _row_values(manifest) * BYTES_A_VALUE)
+        table, dense = _values(manifest, Role.ROWS), _values(manifest, Role.DENSE)
+        share = min(1.0, rows / manifest.items)
+        return round(share * table * TABLE_VALUE_BYTES + dense * DENSE_VALUE_BYTES)
 
     def _remote(self, manifest: Manifest, announcement: Announcement) -> RemoteRows:
-        most_bytes = manifest.dense_bytes + SNAPSHOT_HEADER_BYTES
-
-        def ask(wanted: bytes) -> bytes:
+        def ask(wanted: bytes, most_bytes: int) -> bytes:
             raw = self._source.rows(announcement.task, announcement.version, wanted, most_bytes)
             self._received_bytes += len(raw)
             return raw
@@ -176,5 +182,10 @@ class BaseLoader:
             self._held = base
 
 
-def _row_values(manifest: Manifest) -> int:
-    return sum(spec.shape[1] for spec in manifest.federated if spec.role is Role.ROWS)
+def _values(manifest: Manifest, role: Role) -> int:
+    return sum(spec.size for spec in manifest.federated if spec.role is role)
+
+
+def _allows_rows(manifest: Manifest) -> bool:
+    """Whether a device may ask for rows; dense parameters come together, however large."""
+    return manifest.row_requests and _values(manifest, Role.DENSE) <= MAX_DECODED_VALUES

@@ -11,7 +11,8 @@ import threading
 import urllib.error
 import urllib.request
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +34,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_OFFERS_BYTES, MAX_OFFERS = 1 << 16, 100
 MAX_PATCH_BYTES = 1 << 28
 MAX_COUNTER = (1 << 53) - 1
-PARTIAL = ".part"
+PARTIAL, MADE = ".part", ".made"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TRY_LATER = {408, 425, 429, 500, 502, 503, 504}
 
@@ -123,13 +124,14 @@ class Downloads:
         handlers = [] if tls is None else [urllib.request.HTTPSHandler(context=tls)]
         self._opener = urllib.request.build_opener(*handlers)
         self._lock = threading.Lock()
-        # A file's lock lives as long as someone is busy with the file.
-        self._busy: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        # A file's lock lives as long as someone is busy with the file. By path and not by digest:
+        # whoever makes a snapshot waits for a patch, which an aggregator may call the same.
+        self._busy: WeakValueDictionary[Path, threading.Lock] = WeakValueDictionary()
         # What a power cut or a bad card did to a file shows once a process, not at each use.
         self._verified: set[Path] = set()
         for folder in (self._files, self._snapshots, self._patches):
             folder.mkdir(parents=True, exist_ok=True)
-        held = [path for path in self._snapshots.iterdir() if path.suffix != PARTIAL]
+        held = [path for path in self._snapshots.iterdir() if SHA256.fullmatch(path.name)]
         held.sort(key=lambda path: path.stat().st_mtime)
         self._recent = OrderedDict.fromkeys(path.name for path in held)
 
@@ -140,7 +142,7 @@ class Downloads:
             DownloadError: not available, too large, or not the manifest of that name.
         """
         with self._open(f"/v1/tasks/{task}/manifest") as response:
-            raw = _read(response, MAX_MANIFEST_BYTES + 1)
+            raw = _read_body(response, MAX_MANIFEST_BYTES + 1)
         if len(raw) > MAX_MANIFEST_BYTES or task_id(raw) != task:
             raise PermanentDownloadError(f"what {self._url} sent is not the manifest of {task}")
         return raw
@@ -187,7 +189,7 @@ class Downloads:
         """
         query = "" if base is None else f"?base={base}"
         with self._open(f"/v1/tasks/{task}/versions/{version}/patches{query}") as response:
-            raw = _read(response, MAX_OFFERS_BYTES)
+            raw = _read_body(response, MAX_OFFERS_BYTES)
         try:
             offered = json.loads(raw)
             if not isinstance(offered, list) or len(offered) > MAX_OFFERS:
@@ -202,16 +204,17 @@ class Downloads:
         Raises:
             DownloadError: transient or permanent.
         """
-        path = self._fetch(self._patches / patch.sha256, patch.sha256, patch.size_bytes)
-        try:
+        path = self._patches / patch.sha256
+        with self._alone_with(path):
+            self._complete(path, patch.sha256, patch.size_bytes)
             raw = path.read_bytes()
-            with self._lock:
-                self._verified.discard(path)
-                for old in self._patches.iterdir():
-                    if old.name.removesuffix(PARTIAL) not in self._busy:
-                        old.unlink(missing_ok=True)
-        except OSError as error:
-            raise TransientDownloadError(f"cannot read a patch: {error}") from None
+            self._verified.discard(path)
+            path.unlink()
+        with self._lock:
+            try:
+                self._sweep_patches()
+            except OSError as error:
+                logger.warning("old patches stay in %s: %s", self._patches, error)
         return raw
 
     def rows(self, task: str, version: int, wanted: bytes, most_bytes: int) -> bytes:
@@ -228,7 +231,7 @@ class Downloads:
         """
         path = f"/v1/tasks/{task}/versions/{version}/rows"
         with self._open(path, body=wanted) as response:
-            raw = _read(response, most_bytes + 1)
+            raw = _read_body(response, most_bytes + 1)
         if len(raw) > most_bytes:
             raise PermanentDownloadError(f"rows take more than the {most_bytes} bytes expected")
         return raw
@@ -244,9 +247,14 @@ class Downloads:
             self._verified.discard(old)
             # A file that is still mapped somewhere lives on until the map is closed.
             old.unlink(missing_ok=True)
-        for partial in self._snapshots.glob(f"*{PARTIAL}"):
-            if partial.stem not in self._busy:
-                partial.unlink()
+        for path in self._snapshots.iterdir():
+            if path.suffix and path.with_suffix("") not in self._busy:
+                path.unlink(missing_ok=True)
+
+    def _sweep_patches(self) -> None:
+        for path in self._patches.iterdir():
+            if path.with_suffix("") not in self._busy:
+                path.unlink(missing_ok=True)
 
     def _intact(self, path: Path, sha256: str) -> bool:
         """Whether a file is there and holds what its name says."""
@@ -265,25 +273,40 @@ class Downloads:
         size_bytes: int,
         make: Callable[[Path], None] | None = None,
     ) -> Path:
+        with self._alone_with(path):
+            self._complete(path, sha256, size_bytes, make)
+        return path
+
+    @contextmanager
+    def _alone_with(self, path: Path) -> Iterator[None]:
+        """Wait until no other thread is busy with a file; what the disk refuses is transient."""
         with self._lock:
-            busy = self._busy.get(sha256) or threading.Lock()
-            self._busy[sha256] = busy
+            busy = self._busy.get(path) or threading.Lock()
+            self._busy[path] = busy
         with busy:
             try:
-                if self._intact(path, sha256) and path.stat().st_size == size_bytes:
-                    return path
-                self._verified.discard(path)
-                if path.is_file():
-                    logger.warning("%s is damaged and is fetched again", path)
-                    path.unlink()
-                if make is None:
-                    self._download(path, sha256, size_bytes)
-                else:
-                    _make(path, sha256, make)
-                self._verified.add(path)
+                yield
             except OSError as error:
                 raise TransientDownloadError(f"cannot store {path.name}: {error}") from None
-        return path
+
+    def _complete(
+        self,
+        path: Path,
+        sha256: str,
+        size_bytes: int,
+        make: Callable[[Path], None] | None = None,
+    ) -> None:
+        if self._intact(path, sha256) and path.stat().st_size == size_bytes:
+            return
+        self._verified.discard(path)
+        if path.is_file():
+            logger.warning("%s is damaged and is fetched again", path)
+            path.unlink()
+        if make is None:
+            self._download(path, sha256, size_bytes)
+        else:
+            _make(path, sha256, make)
+        self._verified.add(path)
 
     def _download(self, path: Path, sha256: str, size_bytes: int) -> None:
         partial = path.with_name(path.name + PARTIAL)
@@ -343,7 +366,8 @@ class Downloads:
 
 
 def _make(path: Path, sha256: str, make: Callable[[Path], None]) -> None:
-    partial = path.with_name(path.name + PARTIAL)
+    # Not the partial file of a download, which would be resumed from it.
+    partial = path.with_name(path.name + MADE)
     try:
         make(partial)
         if file_digest(partial) != sha256:
@@ -372,3 +396,12 @@ def _read(response: http.client.HTTPResponse, most: int) -> bytes:
         return response.read(most)
     except (OSError, http.client.HTTPException) as error:
         raise TransientDownloadError(f"the download broke off: {error!r}") from None
+
+
+def _read_body(response: http.client.HTTPResponse, most: int) -> bytes:
+    """All of a body, or its first ``most`` bytes."""
+    raw = _read(response, most)
+    # A connection that breaks shows as an early end, which is no word of the server's.
+    if response.length and len(raw) < most:
+        raise TransientDownloadError(f"the download broke off {response.length} bytes too early")
+    return raw

@@ -12,11 +12,14 @@ from wire.delta import FloatArray, RowBlock, Tensor
 from wire.errors import CodecError
 from wire.manifest import ParameterSpec, Role
 from wire.parameters import Table
-from wire.patch import encode_row_numbers
+from wire.patch import encode_row_numbers, rows_at_once
 
 __all__ = ["RemoteRows"]
 
 Rows = NDArray[np.int64]
+
+ANSWER_BYTES, VALUE_BYTES = 1 << 10, 8
+"""An answer takes at most so many bytes, and so many more for each value."""
 
 
 class RemoteRows:
@@ -25,17 +28,20 @@ class RemoteRows:
     Args:
         specs: the manifest's federated parameters.
         items: how many rows a table has.
-        ask: takes an encoded set of rows, gives them as a patch of zeros; raises DownloadError.
+        ask: takes an encoded set of rows and the most bytes that they may come in, gives them as a
+            patch of zeros; raises DownloadError.
     """
 
     def __init__(
-        self, specs: Sequence[ParameterSpec], items: int, ask: Callable[[bytes], bytes]
+        self, specs: Sequence[ParameterSpec], items: int, ask: Callable[[bytes, int], bytes]
     ) -> None:
         self._specs, self._items, self._ask = specs, items, ask
+        self._portion = rows_at_once(specs)
         self._rows: Rows = np.zeros(0, np.int64)
         self._values: dict[str, FloatArray] = {}
-        # No rows at all: that asks for the dense parameters.
-        self._dense = self._asked(self._rows)
+        # No rows at all: that asks for the dense parameters, if there are any.
+        dense = any(spec.role is Role.DENSE for spec in specs)
+        self._dense = self._asked(self._rows) if dense else {}
         for spec in specs:
             if spec.role is Role.ROWS:
                 self._values[spec.name] = np.zeros((0, spec.shape[1]), np.float32)
@@ -57,8 +63,9 @@ class RemoteRows:
         """Rows of one table, in any order: float32 [n, width]."""
         wanted, where = np.unique(rows, return_inverse=True)
         missing = np.setdiff1d(wanted, self._rows, assume_unique=True)
-        if len(missing):
-            self._keep(missing, self._asked(missing))
+        for portion in np.split(missing, range(self._portion, len(missing), self._portion)):
+            if len(portion):
+                self._keep(portion, self._asked(portion))
         return self._values[name][np.searchsorted(self._rows, wanted)][where]
 
     def _keep(self, rows: Rows, found: Mapping[str, Tensor]) -> None:
@@ -72,8 +79,15 @@ class RemoteRows:
         self._rows = np.append(self._rows, rows)[order]
 
     def _asked(self, rows: Rows) -> dict[str, Tensor]:
+        sizes = [
+            len(rows) * spec.shape[1] if len(rows) else spec.size
+            for spec in self._specs
+            if spec.role is (Role.ROWS if len(rows) else Role.DENSE)
+        ]
+        most_bytes = ANSWER_BYTES + VALUE_BYTES * sum(sizes)
         try:
-            return decode_delta(self._ask(encode_row_numbers(rows, self._items)), self._specs)
+            raw = self._ask(encode_row_numbers(rows, self._items), most_bytes)
+            return decode_delta(raw, self._specs)
         except CodecError as error:
             raise PermanentDownloadError(f"the rows that came cannot be read: {error}") from None
 

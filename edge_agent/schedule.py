@@ -47,6 +47,10 @@ class Schedule:
         jitter = float(self._rng.uniform(0.0, INTERVAL_JITTER_RATIO))
         self._not_before = max(self._not_before, self._clock() + interval_s * (1.0 + jitter))
 
+    def go_on(self, not_before: float) -> None:
+        """Take back a rest: nothing was done that calls for one."""
+        self._not_before = not_before
+
     def failed(self, *, transient: bool) -> None:
         """Back off exponentially with full jitter.
 

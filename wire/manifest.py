@@ -223,7 +223,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The canonical bytes: equal manifests give equal bytes, so equal task names."""
-        document = {
+        document: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "name": self.name,
             "recommender": self.recommender,
@@ -244,10 +244,12 @@ class Manifest:
             "files": [
                 {"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files
             ],
-            "row_requests": self.row_requests,
             "training": self.training.to_dict(),
             "codec": self.codec.to_dict(),
         }
+        # Agents of before it was there know no such key; what is not allowed need not be said.
+        if self.row_requests:
+            document["row_requests"] = True
         return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
     @classmethod

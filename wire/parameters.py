@@ -41,6 +41,7 @@ SCALE_SUFFIX = ".scale"
 TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I8": np.dtype("i1")}
 MAX_HEADER_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 40
+ZEROS_BYTES = 1 << 20
 
 FloatMap = np.memmap[tuple[int, ...], np.dtype[np.float32]]
 ParameterMap = dict[str, FloatMap]
@@ -152,7 +153,9 @@ def write_parameters(path: Path, specs: Iterable[ParameterSpec]) -> Iterator[Par
     start = 8 + len(raw)
     with path.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
-        file.truncate(start + ends[-1])
+        # Not a hole: to write to the map of one ends the process by a signal when the disk is full.
+        for first in range(0, ends[-1], ZEROS_BYTES):
+            file.write(bytes(min(ZEROS_BYTES, ends[-1] - first)))
     mapped: ParameterMap = {
         spec.name: np.memmap(path, "<f4", "r+", start + places[spec.name][0], spec.shape)
         for spec in ordered

@@ -27,7 +27,11 @@ __all__ = [
     "encode_row_numbers",
     "encode_rows",
     "on_grid",
+    "rows_at_once",
 ]
+
+MAX_ROWS_VALUES = 1 << 20
+"""Of an answer to a request for rows: making one takes about 85 bytes a value."""
 
 A = TypeVar("A", bound=FloatArray)
 State = Mapping[str, FloatArray]
@@ -57,15 +61,15 @@ def encode_patch(
     values = 0
     for spec in specs:
         before, after = None if old is None else old[spec.name], new[spec.name]
-        changed = _changed(before, after)
-        rows = slice(None) if spec.role is Role.DENSE else np.flatnonzero(changed)
-        values += spec.size if spec.role is Role.DENSE else after[rows].size
+        touched = None if spec.role is Role.DENSE else np.flatnonzero(_changed(before, after))
+        rows = slice(None) if touched is None else touched
+        values += spec.size if touched is None else len(touched) * _width(spec)
         if values > MAX_DECODED_VALUES:
             raise CodecError(f"a patch of more than {MAX_DECODED_VALUES:,} values is not decodable")
         difference = np.array(after[rows]) if before is None else after[rows] - before[rows]
         if before is not None and not np.array_equal(before[rows] + difference, after[rows]):
             raise CodecError(f"the change of {spec.name} is not exact in float32")
-        delta[spec.name] = difference if isinstance(rows, slice) else RowBlock(rows, difference)
+        delta[spec.name] = difference if touched is None else RowBlock(touched, difference)
     return encode_multiples(delta, specs, exponents)
 
 
@@ -84,8 +88,12 @@ def encode_rows(
         exponents: of its grid, for each name.
 
     Raises:
-        CodecError: it would be too large to decode.
+        CodecError: these are too many rows, or it would be too large to decode.
     """
+    if len(rows) > rows_at_once(specs):
+        raise CodecError(f"{len(rows)} rows are too many; at most {rows_at_once(specs)} at once")
+    if sum(spec.size for spec in specs if spec.role is Role.DENSE) > MAX_DECODED_VALUES:
+        raise CodecError("the dense parameters are too large to decode")
     chosen: dict[str, Tensor] = {
         spec.name: np.array(state[spec.name])
         if spec.role is Role.DENSE
@@ -93,11 +101,13 @@ def encode_rows(
         for spec in specs
         if (spec.role is Role.ROWS) is bool(len(rows))
     }
-    dense = sum(spec.size for spec in specs if spec.role is Role.DENSE)
-    width = sum(spec.size // spec.shape[0] for spec in specs if spec.role is Role.ROWS)
-    if dense + len(rows) * width > MAX_DECODED_VALUES:
-        raise CodecError(f"{len(rows)} rows are too many to decode at once")
     return encode_multiples(chosen, specs, exponents)
+
+
+def rows_at_once(specs: Sequence[ParameterSpec]) -> int:
+    """How many rows of every table can be asked for at once: of 1,048,576 values, at least one."""
+    width = sum(_width(spec) for spec in specs if spec.role is Role.ROWS)
+    return max(1, MAX_ROWS_VALUES // max(1, width))
 
 
 def encode_row_numbers(rows: NDArray[np.int64], items: int) -> bytes:
@@ -137,6 +147,10 @@ def apply_patch(
             state[name][tensor.rows] += tensor.values
         else:
             state[name][...] += tensor
+
+
+def _width(spec: ParameterSpec) -> int:
+    return spec.size // spec.shape[0]
 
 
 def _changed(before: FloatArray | None, after: FloatArray) -> NDArray[np.bool_]:

@@ -91,7 +91,8 @@ def get_rows(core: CoreOf, record: TaskOf, version: Number, wanted: BodyOf) -> R
             "take the version's patches or its file",
         )
     payload = core.patches.rows(record.task, manifest, version, wanted)
-    return Response(payload, media_type="application/octet-stream")
+    headers = {"Cache-Control": "no-store"}
+    return Response(payload, media_type="application/octet-stream", headers=headers)
 
 
 def _find(core: Core, task: str, version: int) -> VersionReport:

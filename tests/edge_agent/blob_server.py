@@ -70,6 +70,10 @@ def serve_blobs() -> Iterator[BlobServer]:
             state.sent_bytes += len(body[first:last])
             self.wfile.write(body[first:last])
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 

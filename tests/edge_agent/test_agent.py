@@ -20,7 +20,7 @@ from tests.edge_agent.fakes import RUNTIME, Device, MemorySource, config_for
 from tests.edge_agent.history_task import make_context_task, make_sequence_task
 from tests.edge_agent.tiny_task import ITEMS, TRAINING, TinyTask, make_task
 from wire import topics
-from wire.delta import add, squared_norm
+from wire.delta import FloatArray, add, squared_norm
 from wire.manifest import Capacity, Manifest
 from wire.messages import Metric, Outcome, Refusal, Update
 from wire.policy import CodecMode, CodecPolicy, TrainingPolicy
@@ -193,6 +193,34 @@ def test_transient_failure_backs_off_and_then_works(device: Device) -> None:
     device.source.fail_with = None
     device.clock.now += 128.0
     assert device.agent.begin_update() is not None
+
+
+class AwayTable:
+    """A table whose rows cannot be had just now."""
+
+    shape = (ITEMS, 2)
+
+    def __getitem__(self, rows: object) -> FloatArray:
+        raise TransientDownloadError(f"the network is down: {rows}")
+
+
+def test_rows_that_cannot_be_had_cost_a_short_wait_and_nothing_else(device: Device) -> None:
+    device.ready(*HISTORY)
+    slow = TrainingPolicy(**{**TRAINING.to_dict(), "interval_s": 5000.0})
+    device.hear(device.task.announce(1, training=slow))
+    base = device.agent.begin_update()
+    assert base is not None
+    private = device.private()
+    away = {name: AwayTable() for name in base.parameters}
+    assert device.agent.finish_update(dataclasses.replace(base, parameters=away)) is None
+    assert device.agent.outbox.waiting.updates == 0
+    assert device.private() == private
+    due = device.agent.next_due()
+    assert due is not None
+    assert due - device.clock.now <= 300.0
+    device.clock.now = max(device.clock.now, due)
+    assert device.agent.update_due()
+    device.update()
 
 
 def test_permanent_failure_waits_for_the_next_announcement(device: Device) -> None:

@@ -2,14 +2,14 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_agent.downloads import Downloads
+from edge_agent.downloads import Downloads, Patch
 from edge_agent.errors import PermanentDownloadError, TransientDownloadError
 from tests.edge_agent.blob_server import BlobServer, serve_blobs
 from tests.edge_agent.tiny_task import TinyTask
@@ -223,3 +223,97 @@ def test_a_snapshot_that_cannot_be_removed_is_no_failure(
     monkeypatch.setattr(Path, "unlink", refuse)
     path = downloads.snapshot(hashlib.sha256(b"new").hexdigest(), 3)
     assert path.read_bytes() == b"new"
+
+
+def test_a_patch_that_is_called_as_the_version_it_makes_does_not_hold_up_the_agent(
+    tmp_path: Path, downloads: Downloads
+) -> None:
+    patch = Patch(None, SHA256, len(BLOB))
+    made = threading.Thread(
+        target=downloads.snapshot,
+        args=(SHA256, len(BLOB), lambda path: path.write_bytes(downloads.patch(patch))),
+        daemon=True,
+    )
+    made.start()
+    made.join(10.0)
+    assert not made.is_alive()
+    assert files(tmp_path) == {SHA256}
+
+
+def test_what_was_half_made_is_not_resumed_as_a_download(
+    tmp_path: Path, server: BlobServer, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda _path, missing_ok=False: missing_ok)
+        with pytest.raises(KeyboardInterrupt):
+            downloads.snapshot(SHA256, len(BLOB), half)
+    assert len(files(tmp_path)) == 1
+    again = Downloads(tmp_path, server.url)
+    assert again.snapshot(SHA256, len(BLOB)).read_bytes() == BLOB
+    assert files(tmp_path) == {SHA256}
+
+
+def test_a_broken_off_patch_is_resumed_and_does_not_stay(
+    tmp_path: Path, server: BlobServer, downloads: Downloads
+) -> None:
+    server.cut_after = 120_000
+    with pytest.raises(TransientDownloadError):
+        downloads.patch(Patch(3, SHA256, len(BLOB)))
+    server.cut_after = None
+    again = Downloads(tmp_path, server.url)
+    assert again.patch(Patch(3, SHA256, len(BLOB))) == BLOB
+    assert [wanted for _, wanted in server.requests] == [None, "bytes=120000-"]
+    assert files(tmp_path) == set()
+
+
+def test_threads_that_share_a_folder_of_patches_do_not_lose_one(
+    tmp_path: Path, server: BlobServer, downloads: Downloads
+) -> None:
+    patches = []
+    for number in range(4):
+        blob = bytes([number]) * 5_000
+        patches.append(Patch(None, hashlib.sha256(blob).hexdigest(), len(blob)))
+        server.add(patches[-1].sha256, blob)
+    found: list[bool] = []
+
+    def follow(first: int) -> None:
+        for turn in range(40):
+            number = (first + turn) % len(patches)
+            found.append(downloads.patch(patches[number]) == bytes([number]) * 5_000)
+
+    threads = [threading.Thread(target=follow, args=(first % 4,)) for first in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 240
+    assert files(tmp_path) == set()
+
+
+def test_an_answer_that_breaks_off_is_transient(
+    server: BlobServer, downloads: Downloads, task: TinyTask
+) -> None:
+    server.add_task(task)
+    at = f"/v1/tasks/{task.task}/versions/7"
+    server.resources[f"{at}/patches?base=3"] = b'[{"base": 3, "sha256": "", "size_bytes": 1}]'
+    server.resources[f"{at}/rows"] = bytes(100)
+    asks: list[Callable[[], object]] = [
+        lambda: downloads.manifest(task.task),
+        lambda: downloads.patches(task.task, 7, 3),
+        lambda: downloads.rows(task.task, 7, b"wanted", 1000),
+    ]
+    for cut_after in (0, 20):
+        server.cut_after = cut_after
+        for ask in asks:
+            with pytest.raises(TransientDownloadError, match="broke off"):
+                ask()
+    server.cut_after = None
+    assert downloads.rows(task.task, 7, b"wanted", 100) == bytes(100)
+    with pytest.raises(PermanentDownloadError, match="more than the 99 bytes"):
+        downloads.rows(task.task, 7, b"wanted", 99)
+    with pytest.raises(PermanentDownloadError, match="does not list patches"):
+        downloads.patches(task.task, 7, 3)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,10 @@ def test_int8_without_a_scale_for_each_row_is_refused(tmp_path: Path, scales: An
         map_scoring_parameters(path)
 
 
-def test_a_manifest_from_before_row_requests_allows_none(root: Path) -> None:
-    document = json.loads((root / MANIFEST_FILE).read_bytes())
-    del document["row_requests"]
-    assert not Manifest.from_json(json.dumps(document).encode()).row_requests
+def test_row_requests_are_named_only_where_they_are_allowed(root: Path) -> None:
+    manifest = Manifest.from_json((root / MANIFEST_FILE).read_bytes())
+    # An agent of before there were any reads it too.
+    assert not manifest.row_requests
+    assert b"row_requests" not in manifest.to_json()
+    allowed = replace(manifest, row_requests=True)
+    assert Manifest.from_json(allowed.to_json()) == allowed

@@ -1,5 +1,6 @@
 """Parameter files: what is written is what the library of the format writes and reads."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,15 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BundleError, match="does not fit"):
         map_parameters(path)
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "parameters"
+    with write_parameters(path, [ParameterSpec("item", Role.ROWS, (400_000, 2))]):
+        pass
+    # There is no hole in it: all that may be written to has its place on the disk.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        assert os.lseek(descriptor, 0, os.SEEK_HOLE) == path.stat().st_size
+    finally:
+        os.close(descriptor)

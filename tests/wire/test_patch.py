@@ -1,5 +1,7 @@
 """Laws of the shared states: rounding, patches between any two of them, and requests for rows."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from tests.wire.strategies import specs_of
 from wire.codec import decode_delta, encode_multiples
 from wire.delta import FloatArray, RowBlock
 from wire.errors import CodecError
+from wire.manifest import ParameterSpec, Role
 from wire.patch import (
     apply_patch,
     decode_row_numbers,
@@ -108,6 +111,17 @@ def test_large_multiples_cost_no_more_than_raw() -> None:
     assert np.array_equal(block.values, values)
 
 
+@pytest.mark.parametrize("exponent", [-100, -63, -31, -30])
+def test_a_size_that_jumps_by_any_power_of_two_is_exact(exponent: int) -> None:
+    old = {name: np.zeros_like(values) for name, values in state(0, 0).items()}
+    new = {name: np.array(values) for name, values in old.items()}
+    # From a grid that was very fine to values that are very large, and one of the fine ones.
+    new["item"][2:4], new["item"][7, 0] = 1.0, 2.0**exponent
+    payload = encode_patch(old, new, SPECS, dict.fromkeys(old, exponent))
+    apply_patch(old, payload, SPECS)
+    assert bits(old) == bits(new)
+
+
 @given(st.sets(st.integers(0, ITEMS - 1)))
 def test_a_request_for_rows_is_what_it_was(wanted: set[int]) -> None:
     rows = np.array(sorted(wanted), np.int64)
@@ -138,3 +152,24 @@ def test_rows_come_without_the_dense_parameters_and_these_without_rows(
     assert not np.asarray(found["head"]).any()
     dense = decode_delta(encode_rows(whole, rows[:0], SPECS, step), SPECS)
     assert np.array_equal(np.asarray(dense["head"]), whole["head"])
+
+
+def test_too_many_rows_are_refused_before_they_are_gathered() -> None:
+    specs = (ParameterSpec("item", Role.ROWS, (1 << 20, 32)),)
+    # The file of a large table is mapped: what is not gathered takes no memory.
+    state = {"item": np.broadcast_to(np.float32(1.0), specs[0].shape)}
+    tracemalloc.start()
+    with pytest.raises(CodecError, match="1048576 rows are too many; at most 32768"):
+        encode_rows(state, np.arange(1 << 20), specs, {"item": 0})
+    with pytest.raises(CodecError, match="is not decodable"):
+        encode_patch(None, state, specs, {"item": 0})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48 << 20
+
+
+def test_a_dense_parameter_that_is_too_large_is_refused() -> None:
+    specs = (ParameterSpec("head", Role.DENSE, ((1 << 23) + 1,)),)
+    state = {"head": np.broadcast_to(np.float32(1.0), specs[0].shape)}
+    with pytest.raises(CodecError, match="too large to decode"):
+        encode_rows(state, np.zeros(0, np.int64), specs, {"head": 0})

@@ -13,6 +13,10 @@ from wire.policy import CodecMode, CodecPolicy
 __all__ = ["form_for", "multiples"]
 
 
+LARGEST_MULTIPLE = 2.0**31
+"""A larger one takes more bits than a float32, and need not be an integer of the machine."""
+
+
 def form_for(
     values: FloatArray,
     policy: CodecPolicy,
@@ -54,10 +58,12 @@ def multiples(values: FloatArray, exponent: int) -> Form:
     """
     step = 2.0**exponent
     steps = np.abs(values, dtype=np.float64) / step
+    if not np.array_equal(steps, np.rint(steps)):
+        raise CodecError(f"delta has entries that are not multiples of 2^{exponent}")
+    if steps.max() >= LARGEST_MULTIPLE:
+        return Raw(values)
     kept = steps > 0.0
     codes = steps[kept].astype(np.int64)
-    if not np.array_equal(codes, steps[kept]):
-        raise CodecError(f"delta has entries that are not multiples of 2^{exponent}")
     levels = Levels(kept, values[kept] < 0, codes - 1, step, step)
     return levels if levels.bits() < Raw.ENTRY_BITS * values.size else Raw(values)
 

@@ -1,11 +1,13 @@
 """A device that follows the published versions over real HTTP: patches, snapshots, single rows."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from aggregator.publication import grid_exponent
 from aggregator.retention import Retention
@@ -23,6 +25,7 @@ from wire.delta import FloatArray, RowBlock, Tensor
 from wire.manifest import Manifest, Role
 from wire.messages import Announcement
 from wire.parameters import map_parameters
+from wire.patch import encode_row_numbers
 
 ITEMS, WIDTH = 400, 8
 
@@ -171,11 +174,24 @@ def test_a_wrong_patch_costs_its_bytes_and_nothing_else(
 ) -> None:
     follower.follow(train(workshop, bundle, 1))
     announcement = train(workshop, bundle, 2)
+    offers = follower.downloads.patches(bundle.task, 3, 1)
     monkeypatch.setattr(follower.downloads, "patch", lambda _: b"\x10\x00")
     base, received = follower.follow(announcement)
     assert held(base) == shared(workshop, announcement)
-    assert received > announcement.size_bytes
+    patch_bytes = offers.patches[0].size_bytes
+    assert received == offers.size_bytes + patch_bytes + announcement.size_bytes
     assert "a patch did not lead to version 3" in caplog.text
+
+
+def test_a_file_that_does_not_fit_the_manifest_is_not_what_patches_are_added_to(
+    workshop: Workshop, bundle: Bundle, follower: Follower
+) -> None:
+    first = train(workshop, bundle, 1)
+    sha256 = workshop.blobs.put(raw := save({"item": np.zeros((3, WIDTH), np.float32)}))
+    with pytest.raises(PermanentDownloadError, match="lacks item in the manifest's shape"):
+        follower.follow(replace(first, sha256=sha256, size_bytes=len(raw)))
+    base, _ = follower.follow(train(workshop, bundle, 2))
+    assert held(base) == shared(workshop, base.announcement)
 
 
 def test_patches_are_blobs_of_their_own_that_never_change(
@@ -258,6 +274,15 @@ class TestRows:
         train(workshop, bundle, 1)
         at = f"/v1/tasks/{bundle.task}/versions/1/rows"
         assert client.post(at, content=wanted).status_code == 422
+
+    def test_no_cache_keeps_the_rows_of_a_device(
+        self, client: httpx.Client, workshop: Workshop, bundle: Bundle
+    ) -> None:
+        train(workshop, bundle, 1)
+        wanted = encode_row_numbers(np.array([3]), ITEMS)
+        answer = client.post(f"/v1/tasks/{bundle.task}/versions/1/rows", content=wanted)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
 
 
 def test_rows_are_not_given_where_the_manifest_does_not_allow_it(
