@@ -17,7 +17,7 @@ from aggregator.enrolment import EnrolmentError
 from aggregator.fold import FoldError
 from aggregator.ledger import LedgerError
 from aggregator.service import Service, ServiceError
-from aggregator.settings import KEYS, PREFIX, Settings, SettingsError, load_settings
+from aggregator.settings import KEYS, PREFIX, Role, Settings, SettingsError, load_settings
 from wire.bundle import read_bundle
 from wire.errors import WireError
 
@@ -47,6 +47,10 @@ docs/merging.md says which, and what they mean.
 The ledger can be in PostgreSQL (database = postgresql://USER@HOST/NAME; rivulet[postgres]) and the
 blobs in a bucket (blobs = s3://BUCKET/PREFIX?endpoint=URL; rivulet[s3]). Their passwords and keys
 come from PGPASSWORD or a PGPASSFILE, and from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+
+One process does everything, or several share the work (--role; PostgreSQL only): any number take
+updates in (ingest), one merges while others stand by (merge), any number answer HTTP (api). Each
+has a data folder of its own, and all the same database and blobs; docs/scaling.md shows it.
 
 The keys: {", ".join(KEYS)}.
 """
@@ -93,7 +97,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     service = Service(
         settings,
         tuple(read_bundle(path) for path in settings.bundles),
-        on_ready=lambda: print(f"ready: updates arrive from {settings.broker}", flush=True),
+        on_ready=lambda: print(_ready(settings), flush=True),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.request_stop())
@@ -101,9 +105,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         # Modules and schemas stay for good: the collector need not walk over them under load.
         gc.collect()
         gc.freeze()
-        print(f"listening on {service.url}, dashboard at {service.url}/dashboard", flush=True)
+        page = f", dashboard at {service.url}/dashboard"
+        has_page = settings.role in (Role.ALL, Role.API)
+        print(f"listening on {service.url}{page if has_page else ''}", flush=True)
         service.wait()
     return 0
+
+
+def _ready(settings: Settings) -> str:
+    if settings.role is Role.MERGE:
+        return f"ready: merging, announcing at {settings.broker}"
+    return f"ready: updates arrive from {settings.broker}"
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -131,6 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
     add = serve.add_argument
+    add(
+        "--role",
+        metavar="ROLE",
+        help="all, or one of ingest, merge and api beside processes of the others (default: all)",
+    )
     add("--config", type=Path, metavar="FILE", help="TOML file with settings")
     add("--data", metavar="DIR", help="folder for what the service keeps; created when missing")
     add(

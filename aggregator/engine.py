@@ -1,4 +1,7 @@
-"""The single writer: messages and commands in; ledger, snapshots, receipts and announcements out.
+"""The single writer of versions: updates and commands in; ledger, snapshots, announcements out.
+
+Updates come as messages that it takes in itself, or out of the ledger where other processes have
+taken them in.
 
 It has no thread, no socket and no clock of its own: whoever drives it hands it messages and calls
 ``tick`` when ``next_due`` says so. The service drives it from one thread, a simulation from a
@@ -11,22 +14,30 @@ devices send again what was not acknowledged.
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
 
+from aggregator.acceptance import Acceptance, Publish
 from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import Blobs
 from aggregator.clock import Clock
 from aggregator.compaction import compact
+from aggregator.fold import contribution
 from aggregator.full import describe
-from aggregator.ledger import Event, Ledger, LedgerUnavailableError, TaskRecord, VersionRecord
+from aggregator.ledger import (
+    Event,
+    Ledger,
+    LedgerUnavailableError,
+    SupersededError,
+    TaskRecord,
+    VersionRecord,
+)
 from aggregator.lineage import promote, roll_back
 from aggregator.merging import Contribution, Rule, ServerState
 from aggregator.metrics import Instruments
 from aggregator.norms import Norms
 from aggregator.orders import Orders, Steering
-from aggregator.rates import Rates
-from aggregator.reception import Inbound, Received, receive
+from aggregator.reception import Inbound
 from aggregator.retention import Retention, delete_unused, forget_publications, prune
 from aggregator.snapshots import read_snapshot
 from aggregator.task import Task
@@ -39,6 +50,8 @@ __all__ = ["Engine", "Publish", "TaskError"]
 TIDY_EVERY_S = 60.0
 COMPACT_EVERY_S = 600.0
 RETRY_AFTER_S = 1.0
+IN_HAND = 1_000
+"""How many updates to have in memory beyond a buffer, where others take them in."""
 LARGEST_SHARE = 0.1
 """Of the engine's time that goes into publications of a task, and into its snapshots."""
 LATEST_SNAPSHOT = 4
@@ -51,18 +64,11 @@ class TaskError(Exception):
     """A task cannot be made; the message says what is missing."""
 
 
-class Publish(Protocol):
-    """Sends a message at QoS 1, now or when there is a connection; never raises, never waits."""
-
-    def __call__(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish ``payload`` on ``topic``."""
-
-
 class Engine:
     """The aggregator's core.
 
     Args:
-        ledger: the durable record; this engine is its only writer.
+        ledger: the durable record; only this engine makes tasks and versions in it.
         blobs: snapshots and bundles.
         publish: sends receipts and announcements.
         clock: what time it is.
@@ -73,6 +79,8 @@ class Engine:
         enrolled: the devices that may take part, asked once a batch; None for all.
         announce_interval_s: least time between two announcements of a task that only the model's
             progress causes; steering is announced at once.
+        merge_for_s: after so long with one task ``tick`` sees to other things, though more merges
+            are due. Without end, whoever hands in messages waits for their merges.
     """
 
     def __init__(
@@ -88,12 +96,20 @@ class Engine:
         rule: Rule,
         enrolled: Callable[[], Collection[str] | None] = lambda: None,
         announce_interval_s: float = 0.0,
+        merge_for_s: float = math.inf,
     ) -> None:
         self._ledger, self._blobs, self._publish = ledger, blobs, publish
         self._clock, self._instruments = clock, instruments
         self._admission, self._retention, self._rule = admission, retention, rule
-        self._announce_interval_s, self._enrolled = announce_interval_s, enrolled
-        self._rates = Rates()
+        self._acceptance = Acceptance(
+            ledger=ledger,
+            publish=publish,
+            clock=clock,
+            instruments=instruments,
+            policy=admission,
+            enrolled=enrolled,
+        )
+        self._announce_interval_s, self._merge_for_s = announce_interval_s, merge_for_s
         self._tasks: dict[str, Task] = {}
         self._troubles: dict[tuple[str, str], str] = {}
         self._tidy_at = clock.monotonic() + TIDY_EVERY_S
@@ -138,32 +154,32 @@ class Engine:
             LedgerUnavailableError: the database refuses. Nothing was acknowledged, answered or
                 changed; hand in the same batch again.
         """
-        received = receive(
-            messages,
-            tasks=self._tasks,
-            decisions=self._ledger.decisions,
-            enrolled=self._enrolled(),
-            rates=(trial := self._rates.trial(self._clock.monotonic())),
-            policy=self._admission,
-            now=self._clock.time(),
-        )
-        with self._instruments.commit_s.time():
-            ids = self._ledger.take_in(received.intake)
-        self._rates.settle(trial)
-        self._let_wait(received, ids)
-        for message in messages:
-            message.acknowledge()
-        for device, receipt in received.receipts:
-            self._publish(topics.receipts(device), receipt.encode())
-        self._count(received, len(messages))
+        for name, taken in self._acceptance.take(messages, self._tasks).items():
+            self._tasks[name].norms = taken.norms
+            self._let_wait(self._tasks[name], taken.contributions)
         self.tick()
+
+    def collect(self) -> None:
+        """Let the oldest updates wait that other processes have taken in; then see to ``tick``."""
+        try:
+            for task in self._tasks.values():
+                limit = task.orders.rule.buffer_size + IN_HAND
+                if task.pending < limit:
+                    known = task.waiting_ids
+                    found = self._ledger.waiting(task.name, known=known, limit=limit)
+                    self._let_wait(task, [contribution(update, task.specs) for update in found])
+        except LedgerUnavailableError as error:
+            _log.error("updates that wait will be looked for again: %s", error)
+            self._instruments.failures.labels("collect").inc()
 
     def tick(self) -> None:
         """Do what is due: merges, announcements, tidying. What fails for now is tried again."""
         now = self._clock.monotonic()
         for task in self._tasks.values():
+            until = self._clock.monotonic() + self._merge_for_s
             while (due := task.due_at()) is not None and due <= now and self._merge(task):
-                pass
+                if self._clock.monotonic() >= until:
+                    break
             if self._snapshot_due(task) <= now:
                 self._save(task)
             if self._announcement_due(task) <= now:
@@ -294,9 +310,12 @@ class Engine:
 
     def save_all(self) -> None:
         """Make a snapshot of every task, so that the next start replays nothing."""
-        for task in self._tasks.values():
-            if task.unsaved:
-                self._save(task)
+        try:
+            for task in self._tasks.values():
+                if task.unsaved:
+                    self._save(task)
+        except SupersededError as error:
+            _log.warning("no snapshots: %s", error)
 
     def announce_all(self) -> None:
         """Announce every task again, for a broker that may have forgotten."""
@@ -322,20 +341,9 @@ class Engine:
         self._show(task)
         self._announce(task)
 
-    def _let_wait(self, received: Received, ids: Sequence[int]) -> None:
-        new: dict[str, list[Contribution]] = {}
-        for update, delta, number in zip(
-            received.intake.updates, received.deltas, ids, strict=True
-        ):
-            waiting = Contribution(
-                number, update.base_version, update.examples, delta, update.key.device
-            )
-            new.setdefault(update.key.task, []).append(waiting)
-        for name, contributions in new.items():
-            task = self._tasks[name]
-            task.norms = received.norms[name]
-            task.add(contributions, now=self._clock.monotonic())
-            self._show(task)
+    def _let_wait(self, task: Task, contributions: Sequence[Contribution]) -> None:
+        task.add(contributions, now=self._clock.monotonic())
+        self._show(task)
 
     def _merge(self, task: Task) -> bool:
         now = self._clock.monotonic()
@@ -449,13 +457,3 @@ class Engine:
         self._instruments.pending.labels(task.name).set(task.pending)
         bound = self._admission.norm_bound(task.norms)
         self._instruments.norm_bound.labels(task.name).set(bound)
-
-    def _count(self, received: Received, messages: int) -> None:
-        self._instruments.batch.observe(messages)
-        for _, receipt in received.receipts:
-            self._instruments.updates.labels(receipt.outcome.name.lower()).inc()
-        for rejection in (*received.intake.rejections, *received.intake.momentary):
-            self._instruments.refusals.labels(rejection.reason.slug).inc()
-        for reason, count in (received.intake.unreadable or {}).items():
-            self._instruments.refusals.labels(reason.slug).inc(count)
-        self._instruments.received_bytes.inc(sum(u.size_bytes for u in received.intake.updates))

@@ -63,6 +63,9 @@ class Instruments:
         self.connected = Gauge(
             "rivulet_broker_connected", "1 while the broker is connected", registry=self.registry
         )
+        self.merging = Gauge(
+            "rivulet_merging", "1 while this process merges", registry=self.registry
+        )
         self.mailbox = Gauge(
             "rivulet_mailbox_messages",
             "Messages that wait for the engine",

@@ -7,7 +7,8 @@ waits here until the broker may have more in flight: paho would take no notice o
 
 Messages are acknowledged by the engine, when they are durable. A broker that says "subscribed" may
 still deliver nothing (a rule of its ACL, a feature it lacks), so after every connection a self-test
-message must come back through the subscription that the updates come through.
+message must come back through the subscription that the updates come through. Where several share
+the subscription each message comes to one of them, so the self-test is sent until it has come here.
 """
 
 import logging
@@ -40,13 +41,14 @@ KEEPALIVE_S = 30
 SESSION_EXPIRY_S = 86_400
 RECEIVE_MAXIMUM = SEND_MAXIMUM = 1_000
 SELF_TEST_TIMEOUT_S = 5.0
+SHARED_SELF_TEST_EVERY_S = 0.1
 ANSWER_TIMEOUT_S = 3.0
 FLUSH_TIMEOUT_S = 2.0
 SELECT_TIMEOUT_S = 1.0
 BACK_OFF_S = (0.2, 10.0)
 SELF_TEST = b"rivulet self-test "
 SELF_TEST_DEVICE = "aggregator-self-test"
-SUBSCRIPTIONS = [(topics.ALL_UPDATES, 1), (topics.ALL_STATUSES, 1)]
+EVERYTHING = (topics.ALL_UPDATES, topics.ALL_STATUSES)
 UNSUPPORTED_PROTOCOL, BAD_CREDENTIALS, NOT_AUTHORIZED = 132, 134, 135
 
 _log = logging.getLogger(__name__)
@@ -56,7 +58,9 @@ class Link:
     """Keeps a connection to the broker, for as long as it takes.
 
     It speaks MQTT 5, and 3.1.1 to a broker that does not. The session outlives the connection, so
-    that the broker keeps updates while the aggregator is away, if it can.
+    that the broker keeps updates while the aggregator is away, if it can. That of one who shares a
+    subscription ends with the connection: a broker goes on giving a session its share while nobody
+    is there to read it.
 
     Args:
         broker: where to.
@@ -65,6 +69,8 @@ class Link:
         on_ready: called each time a connection has passed its self-test.
         on_refused: called with a sentence when the broker refuses the credentials of the first
             connection; later refusals are only tried again.
+        share: name of the group that shares the subscription; None has it alone.
+        listen: whether to subscribe to anything; who does not is ready once it is connected.
 
     Raises:
         BrokerError: the TLS files are not usable.
@@ -78,8 +84,13 @@ class Link:
         has_room: Callable[[], bool],
         on_ready: Callable[[], None],
         on_refused: Callable[[str], None],
+        share: str | None = None,
+        listen: bool = True,
     ) -> None:
         self._broker = broker
+        prefix = "" if share is None else f"$share/{share}/"
+        self._subscriptions = [(prefix + topic, 1) for topic in EVERYTHING if listen]
+        self._shared, self._keeps_session = share is not None, listen and share is None
         self._tls = broker.tls_context()
         self._deliver, self._has_room = deliver, has_room
         self._on_ready, self._on_refused = on_ready, on_refused
@@ -94,7 +105,7 @@ class Link:
         self._ever_connected = False
         self._answered = self._accepted = False
         self._self_test = b""
-        self._self_test_at = float("inf")
+        self._self_test_at = self._self_test_due = float("inf")
         self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
         self.connected = False
         self.ready = False
@@ -168,7 +179,7 @@ class Link:
                 _watch(selector, connection, watched, wanted)
                 watched = wanted
                 unread = wanted & selectors.EVENT_READ and connection.unread
-                ready = self._wait(selector, 0.0 if unread else SELECT_TIMEOUT_S)
+                ready = self._wait(selector, 0.0 if unread else self._patience_s())
                 if ready & selectors.EVENT_READ or unread:
                     client.loop_read()
                 client.loop_misc()
@@ -192,6 +203,9 @@ class Link:
             self._in_flight += 1
             client.publish(topic, payload, qos=1, retain=retain)
 
+    def _patience_s(self) -> float:
+        return min(SELECT_TIMEOUT_S, max(0.0, self._self_test_due - time.monotonic()))
+
     def _wait(self, selector: selectors.BaseSelector, timeout_s: float) -> int:
         ready = 0
         for key, events in selector.select(timeout_s):
@@ -207,7 +221,7 @@ class Link:
         client = PortionClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._broker.client_id,
-            clean_session=None if five else False,
+            clean_session=None if five else not self._keeps_session,
             protocol=protocol,
             manual_ack=True,
         )
@@ -229,9 +243,9 @@ class Link:
         if self._client.protocol != MQTTProtocolVersion.MQTTv5:
             return {}
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S if self._keeps_session else 0
         properties.ReceiveMaximum = RECEIVE_MAXIMUM
-        return {"clean_start": False, "properties": properties}
+        return {"clean_start": not self._keeps_session, "properties": properties}
 
     def _change_protocol(self) -> None:
         # Brokers of MQTT 3.1.1 refuse a client of MQTT 5, or hang up, or never answer.
@@ -255,11 +269,15 @@ class Link:
         allowed = getattr(properties, "ReceiveMaximum", SEND_MAXIMUM)
         self._most_in_flight = min(allowed, SEND_MAXIMUM)
         self._answered = self._accepted = self._ever_connected = self.connected = True
+        self._self_test_at = self._self_test_due = float("inf")
         self.problem = "the self-test message has not come back from the broker yet"
         five = client.protocol == MQTTProtocolVersion.MQTTv5
         session = "resumed" if flags.session_present else "new"
         _log.info("%s speaks MQTT %s; %s session", self._broker, "5" if five else "3.1.1", session)
-        client.subscribe(SUBSCRIPTIONS)
+        if self._subscriptions:
+            client.subscribe(self._subscriptions)
+        else:
+            self._become_ready()
 
     def _refused(self, reason: ReasonCode) -> None:
         if reason.value == UNSUPPORTED_PROTOCOL:
@@ -291,7 +309,8 @@ class Link:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        refused = [t for (t, _), r in zip(SUBSCRIPTIONS, reasons, strict=False) if r.is_failure]
+        answers = zip(self._subscriptions, reasons, strict=False)
+        refused = [topic for (topic, _), reason in answers if reason.is_failure]
         if refused:
             self._trouble(f"the broker refuses the subscription to {', '.join(refused)}")
         else:
@@ -319,7 +338,12 @@ class Link:
     def _send_self_test(self) -> None:
         self._self_test = SELF_TEST + secrets.token_hex(16).encode()
         self._self_test_at = time.monotonic()
+        self._repeat_self_test()
+
+    def _repeat_self_test(self) -> None:
         self.publish(self._self_test_topic(), self._self_test)
+        if self._shared:
+            self._self_test_due = time.monotonic() + SHARED_SELF_TEST_EVERY_S
 
     def _self_test_topic(self) -> str:
         # A broker that lets a user publish only under its own name must let this through too.
@@ -330,19 +354,24 @@ class Link:
 
     def _self_test_arrived(self, payload: bytes) -> None:
         if payload == self._self_test and not self.ready:
-            self._self_test_at = float("inf")
-            self.ready, self.problem = True, None
             _log.info("updates published at %s arrive here", self._broker)
-            self._on_ready()
+            self._become_ready()
+
+    def _become_ready(self) -> None:
+        self._self_test_at = self._self_test_due = float("inf")
+        self.ready, self.problem = True, None
+        self._on_ready()
 
     def _check_self_test(self) -> None:
         if time.monotonic() - self._self_test_at > SELF_TEST_TIMEOUT_S:
             self._trouble(
                 f"a message published on {self._self_test_topic()} does not come back; "
                 "the broker's ACL must let the aggregator write there and read "
-                f"{topics.ALL_UPDATES}"
+                f"{self._subscriptions[0][0]}"
             )
             self._send_self_test()
+        elif time.monotonic() >= self._self_test_due:
+            self._repeat_self_test()
 
     def _trouble(self, problem: str) -> None:
         self.problem = problem

@@ -6,6 +6,7 @@ left out it gives the same bits, and without a device those of a run in which th
 and the others' updates met in the same merges.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ from aggregator.ledger import (
 )
 from aggregator.merging import ServerState
 from aggregator.snapshots import encode_snapshot, load_snapshot
+from wire.delta import FloatArray
 from wire.manifest import ParameterSpec
 
 __all__ = ["Refold", "catch_up", "refold"]
@@ -165,9 +167,14 @@ def _compare(one: ServerState, other: ServerState) -> dict[str, dict[str, float]
     """Euclidean distance and cosine of each parameter."""
     found = {}
     for name, values in one.parameters.items():
-        mine = values.ravel().astype(np.float64)
-        theirs = other.parameters[name].ravel().astype(np.float64)
-        norms = float(np.linalg.norm(mine) * np.linalg.norm(theirs))
-        cosine = float(mine @ theirs) / norms if norms else float(np.array_equal(mine, theirs))
-        found[name] = {"distance": float(np.linalg.norm(mine - theirs)), "cosine": cosine}
+        mine, theirs = values.ravel(), other.parameters[name].ravel()
+        apart = mine - theirs
+        norms = math.sqrt(_dot(mine, mine) * _dot(theirs, theirs))
+        cosine = _dot(mine, theirs) / norms if norms else float(not apart.any())
+        found[name] = {"distance": math.sqrt(_dot(apart, apart)), "cosine": cosine}
     return found
+
+
+def _dot(one: FloatArray, other: FloatArray) -> float:
+    # Summed as float64, without a copy of either.
+    return float(np.einsum("i,i->", one, other, dtype=np.float64))

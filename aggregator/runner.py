@@ -4,16 +4,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from aggregator.engine import Engine
 from aggregator.ledger import LedgerUnavailableError
 from aggregator.metrics import Instruments
 from aggregator.reception import Inbound
 
-__all__ = ["Runner"]
+__all__ = ["Driven", "Runner"]
 
 MAILBOX_MESSAGES = 2_000
 BATCH_MESSAGES = 500
@@ -24,7 +23,33 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Runner:
+class Driven(Protocol):
+    """What needs somebody to hand it messages and tell it that time has passed."""
+
+    @property
+    def problem(self) -> str | None:
+        """What it cannot do for now and tries again, or None; read from any thread."""
+
+    def start(self) -> None:
+        """Called first."""
+
+    def ingest(self, messages: Sequence[Inbound]) -> None:
+        """Take a batch; one that raises LedgerUnavailableError is handed in again."""
+
+    def tick(self) -> None:
+        """Do what is due."""
+
+    def next_due(self) -> float:
+        """When ``tick`` should be called next, in monotonic seconds."""
+
+    def save_all(self) -> None:
+        """Called last, after an end in good order."""
+
+
+D = TypeVar("D", bound=Driven)
+
+
+class Runner(Generic[D]):
     """Drives an engine from one thread: messages in batches, commands between them.
 
     Whatever waits in the mailbox when the engine is free becomes the next batch: under load commits
@@ -39,7 +64,7 @@ class Runner:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: D,
         *,
         instruments: Instruments,
         on_room: Callable[[], None] = lambda: None,
@@ -52,13 +77,18 @@ class Runner:
         self._arrival = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self.problem: str | None = None
+        self._problem: str | None = None
         instruments.mailbox.set_function(lambda: len(self._messages))
 
     @property
     def has_room(self) -> bool:
         """Whether the mailbox takes more. It never refuses; a reader should stop reading."""
         return len(self._messages) < MAILBOX_MESSAGES
+
+    @property
+    def problem(self) -> str | None:
+        """Why it takes nothing in, or what the engine cannot do for now; None if all is well."""
+        return self._problem or self._engine.problem
 
     def start(self) -> None:
         """Start the engine, then its thread.
@@ -70,14 +100,18 @@ class Runner:
         self._engine.start()
         self._thread.start()
 
-    def stop(self) -> None:
-        """Finish the batch in hand and end the thread. What waits was not acknowledged."""
+    def stop(self, *, save: bool = True) -> None:
+        """Finish the batch in hand and end the thread. What waits was not acknowledged.
+
+        Args:
+            save: let the engine save what makes the next start faster.
+        """
         with self._arrival:
             self._stopping = True
             self._arrival.notify()
         if self._thread.ident is not None:
             self._thread.join()
-            if self.problem is None:
+            if save and self._problem is None:
                 self._engine.save_all()
 
     def post(self, message: Inbound) -> None:
@@ -86,7 +120,7 @@ class Runner:
             self._messages.append(message)
             self._arrival.notify()
 
-    def post_command(self, command: Callable[[Engine], object]) -> None:
+    def post_command(self, command: Callable[[D], object]) -> None:
         """Have a command carried out soon, without waiting for it; it must not raise."""
 
         def carry_out() -> None:
@@ -96,7 +130,7 @@ class Runner:
             self._commands.append(carry_out)
             self._arrival.notify()
 
-    def call(self, command: Callable[[Engine], T]) -> T:
+    def call(self, command: Callable[[D], T]) -> T:
         """Carry out a command between two batches and wait for its result.
 
         Raises:
@@ -132,7 +166,7 @@ class Runner:
                 self._engine.tick()
         except BaseException as error:
             _log.exception("the engine has failed")
-            self.problem = f"the engine has failed: {error}"
+            self._problem = f"the engine has failed: {error}"
             self._on_death(error)
 
     def _next_batch(self) -> list[Inbound]:
@@ -156,9 +190,9 @@ class Runner:
                 self._engine.ingest(messages)
             except LedgerUnavailableError as error:
                 _log.error("%d messages wait for the database: %s", len(messages), error)
-                self.problem = str(error)
+                self._problem = str(error)
                 with self._arrival:
                     self._arrival.wait_for(lambda: self._stopping, RETRY_AFTER_S)
             else:
-                self.problem = None
+                self._problem = None
                 return

@@ -9,6 +9,7 @@ import ipaddress
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aggregator.retention import Retention
 __all__ = [
     "KEYS",
     "PREFIX",
+    "Role",
     "Settings",
     "SettingsError",
     "Storage",
@@ -30,6 +32,15 @@ __all__ = [
 
 PREFIX = "RIVULET_AGGREGATOR_"
 DATABASE_FILE = "ledger.db"
+
+
+class Role(StrEnum):
+    """What a process does."""
+
+    ALL = "all"
+    INGEST = "ingest"
+    MERGE = "merge"
+    API = "api"
 
 
 class SettingsError(Exception):
@@ -46,7 +57,10 @@ class Settings:
         blobs: folder or URL of the blobs; None is the folder ``blobs`` in ``data``.
         blobs_cache_bytes: most that local copies of blobs elsewhere may take.
         blobs_redirect: send clients to where the blobs are kept, by signed URLs.
-        broker: the MQTT broker. Its client id is empty until the data folder gives it one.
+        broker: the MQTT broker; the role api does without. Its client id is empty until the data
+            folder gives it one.
+        role: what the process does.
+        share: name of the group in which processes of the role ingest share the updates.
         host: address to listen on for HTTP.
         port: port to listen on; 0 takes a free one.
         bundles: bundles to serve as tasks.
@@ -61,7 +75,9 @@ class Settings:
 
     data: Path
     database: str = field(repr=False)
-    broker: Broker
+    broker: Broker | None
+    role: Role = Role.ALL
+    share: str = "rivulet"
     host: str = "127.0.0.1"
     port: int = 8080
     bundles: tuple[Path, ...] = ()
@@ -96,11 +112,13 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "blobs": parsers.text,
     "blobs_cache_bytes": parsers.natural,
     "blobs_redirect": parsers.boolean,
+    "role": parsers.text,
     "broker": parsers.text,
     "username": parsers.text,
     "password": parsers.text,
     "password_file": parsers.file,
     "client_id": parsers.text,
+    "share": parsers.text,
     "tls.ca": parsers.file,
     "tls.cert": parsers.file,
     "tls.key": parsers.file,
@@ -165,16 +183,19 @@ def load_settings(
         SettingsError: the file cannot be read, a key is unknown or missing, or a value is refused.
     """
     values = _values(file, environment, flags)
+    role = _role(values)
     settings = Settings(
+        role=role,
         data=values["data"],
         database=_database(values),
-        broker=_broker(values),
+        broker=None if role is Role.API and "broker" not in values else _broker(values),
         rule=_group(values, "rule", Rule),
         admission=_group(values, "admission", AdmissionPolicy),
         retention=_group(values, "retention", Retention),
         **{key: values[key] for key in _PLAIN if key in values},
     )
     _check_exposure(settings)
+    _check_role(settings)
     return settings
 
 
@@ -213,6 +234,7 @@ _PLAIN = (
     "blobs",
     "blobs_cache_bytes",
     "blobs_redirect",
+    "share",
     "host",
     "port",
     "bundles",
@@ -280,6 +302,14 @@ def _group(values: Mapping[str, Any], name: str, kind: Callable[..., Any]) -> An
         raise SettingsError(str(error)) from None
 
 
+def _role(values: Mapping[str, Any]) -> Role:
+    try:
+        return Role(values.get("role", Role.ALL))
+    except ValueError:
+        expected = ", ".join(role.value for role in Role)
+        raise SettingsError(f"role is {values['role']!r}; expected one of {expected}") from None
+
+
 def _broker(values: Mapping[str, Any]) -> Broker:
     if "broker" not in values:
         raise SettingsError(f"broker is missing; give --broker URL, or set {PREFIX}BROKER")
@@ -321,6 +351,26 @@ def _check_exposure(settings: Settings) -> None:
         f"host is {settings.host!r}: others could change tasks; set api_token (or "
         f"{PREFIX}API_TOKEN), listen on 127.0.0.1, or pass --insecure"
     )
+
+
+def _check_role(settings: Settings) -> None:
+    if not settings.share or set("/+#") & set(settings.share):
+        raise SettingsError(f"share is {settings.share!r}; expected a name without /, + and #")
+    if settings.role is Role.ALL:
+        return
+    role = settings.role.value
+    if not settings.database.startswith("postgres"):
+        raise SettingsError(
+            f"role is {role}, which needs a ledger that others reach too; set database to "
+            "postgresql://USER@HOST/NAME"
+        )
+    if settings.blobs is None and settings.role is not Role.INGEST:
+        raise SettingsError(
+            f"role is {role}, which needs blobs that others reach too; set blobs to a folder that "
+            "all of them share, or to s3://BUCKET/PREFIX"
+        )
+    if settings.bundles and settings.role is not Role.MERGE:
+        raise SettingsError(f"bundles are set, but role is {role}; give them to the role merge")
 
 
 def _is_loopback(host: str) -> bool:

@@ -142,15 +142,24 @@ class Task:
         """Accepted updates that wait for a merge."""
         return len(self._waiting)
 
+    @property
+    def waiting_ids(self) -> set[int]:
+        """Their ids in the ledger."""
+        return {update.id for update in self._waiting}
+
     def steer(self, record: TaskRecord, orders: Orders) -> None:
         """Go on under new orders, which are those of the record."""
         self.record, self.orders = record, orders
 
     def add(self, contributions: Sequence[Contribution], *, now: float) -> None:
-        """Let durable updates wait for their merge."""
+        """Let durable updates wait for their merge; those given are in the order of their ids."""
         if contributions and not self._waiting:
             self._waiting_since = now
+        late = bool(contributions and self._waiting) and contributions[0].id < self._waiting[-1].id
         self._waiting.extend(contributions)
+        if late:
+            # The fold takes the members of a merge in the order of their ids, whenever they came.
+            self._waiting.sort(key=lambda update: update.id)
 
     def due_at(self) -> float | None:
         """When the next merge should be: monotonic seconds, or None if nothing waits for one."""

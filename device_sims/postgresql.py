@@ -120,6 +120,13 @@ class PostgreSQL:
         """Remove a database, whoever is connected to it."""
         self.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
+    def hang_up(self, url: str) -> None:
+        """End every connection to a database."""
+        name = url.rpartition("/")[2]
+        self.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+
     def execute(self, statement: str) -> None:
         """Run a statement that cannot be part of a transaction."""
         url = self.url().replace("postgresql:", "postgresql+psycopg:", 1)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from aggregator import dashboard
 from aggregator.api import blobs, events, lineages, operations, tasks, versions
-from aggregator.api.core import Core
+from aggregator.api.core import Core, Vitals
 from aggregator.blobs import BlobsUnavailableError
 from aggregator.engine import TaskError
 from aggregator.fold import FoldError
@@ -36,11 +36,12 @@ Times are seconds since 1970. An error is `{"detail": "a sentence that says what
 _log = logging.getLogger(__name__)
 
 
-def create_app(core: Core) -> FastAPI:
+def create_app(vitals: Vitals, core: Core | None = None) -> FastAPI:
     """The application, and the dashboard with it.
 
     Args:
-        core: what it stands on.
+        vitals: what the process tells of itself.
+        core: what the API stands on; without it there are health and metrics only.
     """
     app = FastAPI(
         title="Rivulet aggregator",
@@ -50,10 +51,11 @@ def create_app(core: Core) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.core = core
-    for part in (tasks, versions, lineages, events, blobs, operations):
-        app.include_router(part.router)
-    app.include_router(dashboard.router)
+    app.state.vitals, app.state.core = vitals, core
+    app.include_router(operations.router)
+    if core is not None:
+        for part in (tasks, versions, lineages, events, blobs, dashboard):
+            app.include_router(part.router)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(ValidationError, _not_valid)
     app.add_exception_handler(WireError, _refused)

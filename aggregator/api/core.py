@@ -8,37 +8,69 @@ from typing import Annotated, Protocol, TypeVar, cast
 from fastapi import Depends, HTTPException, Request, status
 
 from aggregator.blobs import Blobs
-from aggregator.engine import Engine
+from aggregator.commands import Command
 from aggregator.ledger import Reports, TaskRecord
 from aggregator.metrics import Instruments
 from aggregator.patches import Patches
 from aggregator.retention import Retention
 
-__all__ = ["BodyOf", "Call", "Core", "CoreOf", "Readiness", "TaskOf", "authorised"]
+__all__ = [
+    "BodyOf",
+    "Call",
+    "Core",
+    "CoreOf",
+    "Readiness",
+    "TaskOf",
+    "Vitals",
+    "VitalsOf",
+    "authorised",
+]
 
 MAX_BODY_BYTES = 1 << 20
 T = TypeVar("T")
 
 
 class Call(Protocol):
-    """Carries out a command on the engine's thread and gives its result; see ``Runner.call``."""
+    """Has the engine carry out a command and gives its result.
 
-    def __call__(self, command: Callable[[Engine], T]) -> T:
-        """Run ``command``; raises what it raises, or TimeoutError."""
+    In the engine's process ``Runner.call`` does it, in another ``Desk.call``.
+    """
+
+    def __call__(self, command: Command[T]) -> T:
+        """Have it done; raises what it raises, or TimeoutError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the service can do its work; for each part None, or what is wrong with it."""
+    """Whether the service can do its work; for each part None, or what is wrong with it.
+
+    A part that a role does without has nothing wrong with it. Who stands by is ready to.
+    """
 
     broker: str | None
     engine: str | None
     database: str | None
+    stands_by: bool = False
 
     @property
     def ready(self) -> bool:
         """Nothing is wrong."""
         return self.broker is None and self.engine is None and self.database is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """What a process of any role tells of itself.
+
+    Attributes:
+        instruments: the metrics.
+        readiness: looks at the parts.
+        role: what it does.
+    """
+
+    instruments: Instruments
+    readiness: Callable[[], Readiness]
+    role: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +82,6 @@ class Core:
         blobs: bundles and snapshots.
         patches: what leads from one publication to another.
         call: everything that changes something goes through the engine.
-        instruments: the metrics.
-        readiness: looks at the parts.
         now: seconds since 1970.
         api_token: needed to change anything; None lets everybody.
         retention: what is kept.
@@ -61,8 +91,6 @@ class Core:
     blobs: Blobs
     patches: Patches
     call: Call
-    instruments: Instruments
-    readiness: Callable[[], Readiness]
     now: Callable[[], float]
     api_token: str | None
     retention: Retention = field(default_factory=Retention)
@@ -73,6 +101,13 @@ def _core(request: Request) -> Core:
 
 
 CoreOf = Annotated[Core, Depends(_core)]
+
+
+def _vitals(request: Request) -> Vitals:
+    return cast(Vitals, request.app.state.vitals)
+
+
+VitalsOf = Annotated[Vitals, Depends(_vitals)]
 
 
 def _task(task: str, core: CoreOf) -> TaskRecord:

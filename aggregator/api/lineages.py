@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, status
 
 from aggregator.api.core import BodyOf, Core, CoreOf, TaskOf, authorised
 from aggregator.api.models import LineageDocument, NewVersionDocument, RollbackDocument
+from aggregator.commands import ForgetLineage, Promote, Rollback
 from aggregator.ledger import LineageRecord
 
 __all__ = ["router"]
@@ -32,7 +33,7 @@ _CONFLICT: dict[int | str, dict[str, Any]] = {
 def roll_back(core: CoreOf, record: TaskOf, wish: BodyOf) -> NewVersionDocument:
     """Make the next version with the parameters of an older one. Nothing is destroyed."""
     version = RollbackDocument.model_validate_json(wish).version
-    made = core.call(lambda engine: engine.rollback(record.task, version))
+    made = core.call(Rollback(record.task, version))
     return NewVersionDocument(version=made)
 
 
@@ -52,7 +53,7 @@ def list_lineages(core: CoreOf, record: TaskOf) -> list[LineageDocument]:
 def promote(core: CoreOf, record: TaskOf, lineage: Number) -> NewVersionDocument:
     """Make a lineage, with the merges since it was folded, the next version."""
     found = _find(core, record.task, lineage)
-    made = core.call(lambda engine: engine.promote(record.task, found.id))
+    made = core.call(Promote(record.task, found.id))
     return NewVersionDocument(version=made)
 
 
@@ -64,7 +65,7 @@ def promote(core: CoreOf, record: TaskOf, lineage: Number) -> NewVersionDocument
 def forget(core: CoreOf, record: TaskOf, lineage: Number) -> None:
     """Forget a lineage and its snapshot; versions that it was promoted to stay."""
     found = _find(core, record.task, lineage)
-    core.call(lambda engine: engine.forget_lineage(record.task, found.id))
+    core.call(ForgetLineage(record.task, found.id))
 
 
 def _find(core: Core, task: str, lineage: int) -> LineageRecord:

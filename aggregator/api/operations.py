@@ -1,12 +1,11 @@
 """For whoever runs the service: is it alive, is it ready, what does it count."""
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Response, status
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from aggregator.api.core import CoreOf
+from aggregator.api.core import VitalsOf
 
 __all__ = ["router"]
 
@@ -20,15 +19,18 @@ def health() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"description": "not ready; says why"}})
-def readiness(core: CoreOf, response: Response) -> dict[str, Any]:
-    """Whether updates are taken: broker delivers, engine runs, database can be written."""
-    found = core.readiness()
+def readiness(vitals: VitalsOf, response: Response) -> dict[str, Any]:
+    """Whether the role can be filled: broker delivers, engine runs, database can be written."""
+    found = vitals.readiness()
     if not found.ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return {"ready": found.ready, "problems": {k: v for k, v in asdict(found).items() if v}}
+    parts = ("broker", "engine", "database")
+    problems = {part: problem for part in parts if (problem := getattr(found, part))}
+    state = "standing by" if found.stands_by else "working"
+    return {"ready": found.ready, "role": vitals.role, "state": state, "problems": problems}
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(core: CoreOf) -> Response:
+def metrics(vitals: VitalsOf) -> Response:
     """In the text format of Prometheus."""
-    return Response(generate_latest(core.instruments.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(vitals.instruments.registry), media_type=CONTENT_TYPE_LATEST)

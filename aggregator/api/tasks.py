@@ -15,6 +15,7 @@ from aggregator.api.models import (
     TaskDocument,
     UpdateDocument,
 )
+from aggregator.commands import CreateTask, Steer
 from aggregator.compaction import reach
 from aggregator.ledger import TaskRecord
 from aggregator.orders import Steering
@@ -47,7 +48,7 @@ def list_tasks(core: CoreOf) -> list[TaskDocument]:
 )
 def create_task(core: CoreOf, manifest: BodyOf) -> NewTaskDocument:
     """Make a task of a bundle whose files are blobs. The same manifest, the same task."""
-    return NewTaskDocument(task=core.call(lambda engine: engine.create_task(manifest)))
+    return NewTaskDocument(task=core.call(CreateTask(manifest)))
 
 
 @router.get("/{task}")
@@ -74,7 +75,7 @@ def get_task(core: CoreOf, record: TaskOf) -> TaskDetailDocument:
 def steer_task(core: CoreOf, record: TaskOf, changes: BodyOf) -> TaskDetailDocument:
     """Change how a task is run; devices are told at once. All of it is changed, or nothing."""
     steering = Steering(**SteeringDocument.model_validate_json(changes).model_dump())
-    core.call(lambda engine: engine.steer(record.task, steering))
+    core.call(Steer(record.task, steering))
     changed = core.reports.task(record.task) or record
     return get_task(core, changed)
 

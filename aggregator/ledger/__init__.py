@@ -14,9 +14,11 @@ from aggregator.ledger.database import (
     LedgerUnavailableError,
     bring_up,
     connect,
+    has_current_tables,
     is_current,
     open_database,
 )
+from aggregator.ledger.errands import Answer, Errand, Errands
 from aggregator.ledger.intake import Intake
 from aggregator.ledger.ledger import Ledger
 from aggregator.ledger.lock import FileLock, Lock, Watch, lock_of
@@ -26,6 +28,7 @@ from aggregator.ledger.records import (
     Decision,
     DeviceStatus,
     Event,
+    Head,
     LineageRecord,
     NewUpdate,
     PublicationRecord,
@@ -43,17 +46,24 @@ from aggregator.ledger.reports import (
     UpdateReport,
     VersionReport,
 )
+from aggregator.ledger.term import SupersededError
+from aggregator.ledger.turns import DecidedMeanwhileError
 
 __all__ = [
     "Ancestry",
+    "Answer",
     "CompactionRecord",
+    "DecidedMeanwhileError",
     "Decision",
     "DeviceCounts",
     "DeviceReport",
     "DeviceStatus",
+    "Errand",
+    "Errands",
     "Event",
     "Exclusion",
     "FileLock",
+    "Head",
     "Intake",
     "Ledger",
     "LedgerError",
@@ -69,6 +79,7 @@ __all__ = [
     "Reports",
     "StoredUpdate",
     "Stretch",
+    "SupersededError",
     "Tally",
     "TaskRecord",
     "UpdateKey",
@@ -79,6 +90,7 @@ __all__ = [
     "ancestry_of",
     "bring_up",
     "connect",
+    "has_current_tables",
     "is_current",
     "lock_of",
     "open_database",

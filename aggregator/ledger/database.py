@@ -28,6 +28,7 @@ __all__ = [
     "bring_up",
     "cause",
     "connect",
+    "has_current_tables",
     "is_current",
     "open_database",
     "reading",
@@ -136,7 +137,28 @@ def bring_up(engine: Engine) -> None:
     except MigrationError as error:
         raise LedgerError(str(error)) from None
     except SQLAlchemyError as error:
-        raise LedgerError(f"cannot open the database: {cause(error)}") from None
+        raise _cannot_open(error) from None
+
+
+def has_current_tables(engine: Engine) -> bool:
+    """Whether the tables have the form that this software knows; an empty database gets them.
+
+    For a process that may run beside others that write: only who holds the lock of the writer may
+    change tables.
+
+    Raises:
+        LedgerError: the database cannot be reached, or newer software wrote it.
+    """
+    try:
+        with engine.connect() as connection:
+            found = revision_of(connection)
+    except MigrationError as error:
+        raise LedgerError(str(error)) from None
+    except SQLAlchemyError as error:
+        raise _cannot_open(error) from None
+    if found is None:
+        bring_up(engine)
+    return found in (None, head())
 
 
 @contextmanager
@@ -232,6 +254,12 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     cursor.close()
+
+
+def _cannot_open(error: SQLAlchemyError) -> LedgerError:
+    passes = isinstance(error, DBAPIError | NoConnectionError) and _passes(error)
+    kind = LedgerUnavailableError if passes else LedgerError
+    return kind(f"cannot open the database: {cause(error)}")
 
 
 def _synchronise(connection: Connection, how: str) -> None:

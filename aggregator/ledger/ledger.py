@@ -1,12 +1,14 @@
-"""The ledger: what the single writer writes. What the fold reads back is in ``past``."""
+"""The ledger: what is written to it. What the fold reads back is in ``past``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Engine,
     Insert,
     bindparam,
     case,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from aggregator.ledger.database import transaction, upsert
 from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tally_rows
@@ -25,6 +28,7 @@ from aggregator.ledger.records import (
     CompactionRecord,
     Decision,
     Event,
+    Head,
     PublicationRecord,
     TaskRecord,
     UpdateKey,
@@ -46,6 +50,9 @@ from aggregator.ledger.schema import (
     versions,
 )
 from aggregator.ledger.strangers import meet_again, remember
+from aggregator.ledger.term import begin_term, keep_term
+from aggregator.ledger.turns import DecidedMeanwhileError, take_turns
+from aggregator.norms import WINDOW
 from wire.messages import Outcome, Refusal
 
 __all__ = ["Ledger"]
@@ -53,6 +60,7 @@ __all__ = ["Ledger"]
 KEPT_EVENTS = 10_000
 KEPT_SECONDS = 600
 IDS_AT_ONCE = 500
+CLOCKS_DIFFER_S = 10.0
 
 _FIND_UPDATE = select(updates.c.id).where(
     updates.c.task == bindparam("task"),
@@ -76,12 +84,33 @@ _MARK_MERGED = (
 class Ledger(Past):
     """The durable record of accepted updates and of the merges that took them.
 
-    Every method is one transaction; one that raises ``LedgerUnavailableError`` wrote nothing. There
-    is one writer at a time; ``Reports`` reads beside it.
+    Every method is one transaction; one that raises ``LedgerUnavailableError`` wrote nothing. One
+    process at a time makes tasks and versions; on PostgreSQL several may take updates in.
+    ``Reports`` reads beside them.
 
     Args:
         database: as ``open_database`` gives it. The ledger does not close it.
     """
+
+    def __init__(self, database: Engine) -> None:
+        super().__init__(database)
+        self._term: int | None = None
+
+    def take_over(self) -> None:
+        """Begin a term: other ledgers that have begun one can write nothing from now on.
+
+        All but ``take_in`` and ``check``, that is, and they raise SupersededError.
+        """
+        with transaction(self._database) as connection:
+            term = begin_term(connection)
+        self._term = term
+
+    @contextmanager
+    def _writing(self, *, lasting: bool = True) -> Iterator[Connection]:
+        with transaction(self._database, lasting=lasting) as connection:
+            if self._term is not None:
+                keep_term(connection, self._term)
+            yield connection
 
     def create_task(self, task: TaskRecord, first: VersionRecord, event: Event) -> None:
         """Record a new task together with its version 0.
@@ -89,7 +118,8 @@ class Ledger(Past):
         Raises:
             sqlalchemy.exc.IntegrityError: the task exists.
         """
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
+            take_turns(connection, [task.task])
             connection.execute(insert(tasks), _row(task))
             connection.execute(insert(versions), _row(first))
             meet_again(connection, task.task)
@@ -103,7 +133,7 @@ class Ledger(Past):
             event: what an operator reads of it.
             forget_norms: whether the norms accepted so far say nothing about what comes now.
         """
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(
                 update(tasks)
                 .where(tasks.c.task == task.task)
@@ -128,11 +158,7 @@ class Ledger(Past):
         Keys that are new are left out, and those whose task does not exist.
         """
         with transaction(self._database) as connection:
-            marks = _highest_sequences(connection, keys)
-            # Sequences mostly count up, so one look at the devices settles nearly every key.
-            seen = [key for key in keys if key.sequence <= marks.get(key[:2], 0)]
-            found = ((key, _decision(connection, key)) for key in seen)
-            return {key: decision for key, decision in found if decision is not None}
+            return _decisions(connection, keys)
 
     def take_in(self, intake: Intake) -> list[int]:
         """Commit a batch.
@@ -141,14 +167,18 @@ class Ledger(Past):
             The ids of ``intake.updates``, in their order.
 
         Raises:
-            sqlalchemy.exc.IntegrityError: an update was decided before.
+            DecidedMeanwhileError: an update was decided before, or a task was made.
         """
-        with transaction(self._database) as connection:
-            ids = _insert_updates(connection, intake)
-            _insert_rejections(connection, intake)
-            _add_to_totals(connection, intake)
-            _set_statuses(connection, intake)
-            _add_events(connection, intake.events)
+        try:
+            with transaction(self._database) as connection:
+                _take_turns(connection, intake)
+                ids = _insert_updates(connection, intake)
+                _insert_rejections(connection, intake)
+                _add_to_totals(connection, intake)
+                _set_statuses(connection, intake)
+                _add_events(connection, intake.events)
+        except IntegrityError as error:
+            raise DecidedMeanwhileError("an update was decided before") from error
         return ids
 
     def add_version(
@@ -171,7 +201,7 @@ class Ledger(Past):
             staleness: how many of them had which staleness.
             event: what the operator shall know of it.
         """
-        with transaction(self._database, lasting=version.origin is not None) as connection:
+        with self._writing(lasting=version.origin is not None) as connection:
             connection.execute(_NEW_VERSION, _row(version))
             if _mark_merged(connection, members, version.version) != len(members):
                 raise RuntimeError(f"version {version.version} would take an update twice")
@@ -196,14 +226,14 @@ class Ledger(Past):
         self, task: str, version: int, *, sha256: str | None, size_bytes: int | None
     ) -> None:
         at = (versions.c.task == task) & (versions.c.version == version)
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(
                 update(versions).where(at).values(sha256=sha256, size_bytes=size_bytes)
             )
 
     def add_publication(self, publication: PublicationRecord) -> None:
         """Record what devices get of a version; its blob must be on the disk already."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(insert(publications), _row(publication))
 
     def publications(self, task: str) -> list[PublicationRecord]:
@@ -215,7 +245,7 @@ class Ledger(Past):
 
     def forget_publications(self, task: str, versions_: Sequence[int]) -> None:
         """Forget publications whose files go."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(
                 delete(publications).where(
                     publications.c.task == task, publications.c.version.in_(versions_)
@@ -224,7 +254,7 @@ class Ledger(Past):
 
     def set_compaction(self, compaction: CompactionRecord, event: Event | None) -> None:
         """Record how far payloads are dropped, or that they will be."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             row = _row(compaction)
             new = upsert(connection.dialect.name, compactions)
             changes = {name: new.excluded[name] for name in row if name != "task"}
@@ -234,7 +264,7 @@ class Ledger(Past):
     def drop_payloads(self, task: str, *, first: int, last: int) -> None:
         """Drop the payloads of merges from one version to another, and record that it is done."""
         merged = (updates.c.task == task) & updates.c.merged_in.between(first, last)
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             connection.execute(update(updates).where(merged).values(payload=b""))
             mine = compactions.c.task == task
             connection.execute(update(compactions).where(mine).values(swept_to=last))
@@ -246,7 +276,7 @@ class Ledger(Past):
 
     def add_event(self, event: Event) -> None:
         """Record one event."""
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             _add_events(connection, [event])
 
     def tidy(self, now: float) -> None:
@@ -254,12 +284,29 @@ class Ledger(Past):
 
         What lies as far in the future was counted under a clock that has been set back since.
         """
-        with transaction(self._database) as connection:
+        with self._writing() as connection:
             newest = connection.scalar(select(func.max(events.c.id))) or 0
             connection.execute(delete(events).where(events.c.id <= newest - KEPT_EVENTS))
             kept = tallies.c.key.between(int(now) - KEPT_SECONDS, int(now) + KEPT_SECONDS)
             connection.execute(delete(tallies).where(tallies.c.kind == "second", not_(kept)))
             connection.execute(delete(commits).where(commits.c.at < now - KEPT_SECONDS))
+
+    def heads(self) -> dict[str, Head]:
+        """Every task as far as it must be known to judge its updates."""
+        mine = versions.c.task == tasks.c.task
+        newest = select(func.max(versions.c.version)).where(mine).scalar_subquery()
+        lately = select(tallies.c.task, tallies.c.key, tallies.c.value).where(
+            tallies.c.kind == "norm", tallies.c.value > 0
+        )
+        norms: dict[str, dict[int, int]] = {}
+        with transaction(self._database) as connection:
+            for row in connection.execute(lately):
+                norms.setdefault(row.task, {})[row.key] = row.value
+            query = select(tasks.c.task, tasks.c.training, newest.label("newest"))
+            return {
+                row.task: Head(row.newest, row.training, norms.get(row.task, {}))
+                for row in connection.execute(query)
+            }
 
 
 def _norms_of(task: str) -> ColumnElement[bool]:
@@ -283,6 +330,39 @@ def _highest_sequences(
         )
         marks.update({(task, row.device): row.last_sequence for row in connection.execute(query)})
     return marks
+
+
+def _decisions(connection: Connection, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
+    marks = _highest_sequences(connection, keys)
+    # Sequences mostly count up, so one look at the devices settles nearly every key.
+    seen = [key for key in keys if key.sequence <= marks.get(key[:2], 0)]
+    found = ((key, _decision(connection, key)) for key in seen)
+    return {key: decision for key, decision in found if decision is not None}
+
+
+def _take_turns(connection: Connection, intake: Intake) -> None:
+    """Wait for other processes that decide on the same devices, and see what they decided."""
+    if connection.dialect.name != "postgresql":
+        return
+    keys = [new.key for new in intake.updates] + [r.key for r in intake.rejections]
+    strange = {key.task for key in keys} - intake.known_tasks
+    take_turns(connection, [*(f"{key.task}/{key.device}" for key in keys), *strange])
+    if _decisions(connection, [key for key in keys if key.task in intake.known_tasks]):
+        raise DecidedMeanwhileError("an update was decided before")
+    made = select(tasks.c.task).where(tasks.c.task.in_(strange))
+    if strange and connection.execute(made).first() is not None:
+        raise DecidedMeanwhileError("a task was made meanwhile")
+    for task, changes in sorted(intake.norms.items()):
+        if sum(changes.values()) < 0:
+            _forget_once(connection, task, changes)
+
+
+def _forget_once(connection: Connection, task: str, changes: Mapping[int, int]) -> None:
+    """Let one process halve the histogram of norms when it is full, and no other as well."""
+    take_turns(connection, [f"norms of {task}"])
+    total = connection.scalar(select(func.sum(tallies.c.value)).where(_norms_of(task))) or 0
+    if total + sum(changes.values()) < WINDOW // 2:
+        raise DecidedMeanwhileError("the norms were halved or forgotten meanwhile")
 
 
 def _decision(connection: Connection, key: UpdateKey) -> Decision | None:
@@ -352,7 +432,7 @@ def _set_statuses(connection: Connection, intake: Intake) -> None:
                 "runtime": s.runtime,
                 "at": s.at,
             }
-            for s in latest.values()
+            for _, s in sorted(latest.items())
         ]
         connection.execute(_setting_statuses(connection.dialect.name), rows)
 
@@ -388,7 +468,13 @@ def _adding_tallies(dialect: str) -> Insert:
 @cache
 def _setting_statuses(dialect: str) -> Insert:
     new = upsert(dialect, devices)
-    changes = {name: new.excluded[name] for name in ("state", "agent", "runtime", "at")}
+    # Another process may have taken in a later one already; or a clock was set back.
+    age_s = devices.c.at - new.excluded.at
+    later = (age_s <= 0) | (age_s > CLOCKS_DIFFER_S)
+    changes = {
+        name: case((later, new.excluded[name]), else_=devices.c[name])
+        for name in ("state", "agent", "runtime", "at")
+    }
     return _on_conflict(new, ("device",), changes)
 
 

@@ -54,16 +54,21 @@ class Lock(Protocol):
         ...
 
 
-def lock_of(database: Engine, name: str) -> Lock:
+def lock_of(database: Engine, name: str, *, shared: bool = False) -> Lock:
     """A lock of this name on a database; the database itself need not have any tables yet.
 
     Through a connection pooler it works in session mode only.
+
+    Args:
+        database: as ``connect`` gives it.
+        name: locks of different names do not know of each other.
+        shared: many may hold it at once, while nobody holds it alone; PostgreSQL only.
 
     Raises:
         LedgerError: the database is in memory, so nobody else could see it.
     """
     if database.dialect.name == "postgresql":
-        return PostgreSQLLock(database, name)
+        return PostgreSQLLock(database, name, shared=shared)
     file = database.url.database
     if file in (None, "", ":memory:"):
         raise LedgerError("the database is in memory; give the URL of a file, sqlite:///FILE")
@@ -136,10 +141,11 @@ class PostgreSQLLock:
     Args:
         database: the connection is made like its others, but is none of its pool.
         name: locks of different names do not know of each other, nor those of different databases.
+        shared: many may hold it at once, while nobody holds it alone.
     """
 
-    def __init__(self, database: Engine, name: str) -> None:
-        self._database = database
+    def __init__(self, database: Engine, name: str, *, shared: bool = False) -> None:
+        self._database, self._shared = database, shared
         digest = hashlib.sha256(f"rivulet {name}".encode()).digest()
         self._key = int.from_bytes(digest[:8], "big", signed=True)
         self._guard = threading.Lock()
@@ -172,7 +178,8 @@ class PostgreSQLLock:
         self._connection.detach()
         for setting in LOOK_AFTER_CLIENT:
             self._connection.execute(text(setting))
-        if self._connection.scalar(select(func.pg_try_advisory_lock(self._key))):
+        lock = func.pg_try_advisory_lock_shared if self._shared else func.pg_try_advisory_lock
+        if self._connection.scalar(select(lock(self._key))):
             return True
         self._close()
         return False

@@ -3,7 +3,7 @@
 Reading never holds up the writer, so all of it may be done beside a running service.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,6 +34,7 @@ from aggregator.ledger.schema import compactions, lineages, publications, tasks,
 __all__ = ["Past"]
 
 VERSIONS_AT_ONCE = 200
+IDS_AT_ONCE = 500
 _STORED = (
     updates.c.id,
     updates.c.device,
@@ -121,6 +122,28 @@ class Past:
         with reading(self._database) as connection:
             rows = connection.execute(query.order_by(updates.c.id))
             return [StoredUpdate(**row) for row in rows.mappings()]
+
+    def waiting(self, task: str, *, known: Collection[int], limit: int) -> list[StoredUpdate]:
+        """Updates that wait for a merge, but for those that the caller knows of.
+
+        Ids are given before they can be seen, so a lower one may turn up after a higher one. Of a
+        device's own updates the lower one is always seen first.
+
+        Args:
+            task: 32 hex characters.
+            known: ids of waiting updates.
+            limit: look at the oldest so many that wait, the known ones among them.
+        """
+        with reading(self._database) as connection:
+            unmerged = (updates.c.task == task) & updates.c.merged_in.is_(None)
+            query = select(updates.c.id).where(unmerged).order_by(updates.c.id).limit(limit)
+            new = [id_ for id_ in connection.scalars(query) if id_ not in known]
+            found: list[StoredUpdate] = []
+            for start in range(0, len(new), IDS_AT_ONCE):
+                ids = updates.c.id.in_(new[start : start + IDS_AT_ONCE])
+                rows = connection.execute(select(*_STORED).where(ids).order_by(updates.c.id))
+                found.extend(StoredUpdate(**row) for row in rows.mappings())
+            return found
 
     def count_before(self, task: str, device: str, id_: int, ancestry: Ancestry) -> int:
         """How many updates of a device were accepted before the one with this id.

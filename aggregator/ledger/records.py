@@ -11,6 +11,7 @@ __all__ = [
     "Decision",
     "DeviceStatus",
     "Event",
+    "Head",
     "LineageRecord",
     "NewUpdate",
     "PublicationRecord",
@@ -41,6 +42,21 @@ class TaskRecord:
     training: Mapping[str, Any]
     codec: Mapping[str, Any]
     rule: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A task's newest state, as far as it decides what updates are good.
+
+    Attributes:
+        version: the newest.
+        training: the training policy in force, as a JSON-ready map.
+        norms: the histogram of the norms accepted lately, counts above 0 by bucket.
+    """
+
+    version: int
+    training: Mapping[str, Any]
+    norms: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

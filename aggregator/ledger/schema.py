@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "commands",
     "commits",
     "compactions",
     "devices",
@@ -37,6 +38,7 @@ __all__ = [
     "schema_version",
     "tallies",
     "tasks",
+    "terms",
     "updates",
     "versions",
 ]
@@ -80,7 +82,7 @@ updates = Table(
     Column("received_at", Double, nullable=False),
     Column("merged_in", BigInteger),
     UniqueConstraint("task", "device", "sequence"),
-    Index("updates_by_version", "task", "merged_in"),
+    Index("updates_by_version", "task", "merged_in", "id"),
     Index("updates_by_task", "task", "id"),
 )
 
@@ -209,4 +211,23 @@ commits = Table(
     Column("connection", String(16), primary_key=True),
     Column("mark", String(16), nullable=False),
     Column("at", Double, nullable=False),
+)
+
+terms = Table(
+    "terms",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("term", BigInteger, nullable=False),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("arguments", LargeBinary, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("done_at", Double),
+    Column("error", String(16)),
+    Column("answer", Text),
 )

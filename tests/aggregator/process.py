@@ -27,7 +27,7 @@ class AggregatorProcess:
     Args:
         data: its data folder.
         broker_port: where Mosquitto listens on loopback.
-        bundle: the task to serve.
+        bundle: the task to serve, if it is to be given one.
         flags: further flags.
         environment: further variables.
     """
@@ -36,7 +36,7 @@ class AggregatorProcess:
         self,
         data: Path,
         broker_port: int,
-        bundle: Bundle,
+        bundle: Bundle | None,
         *flags: str,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -46,7 +46,8 @@ class AggregatorProcess:
         self._command = [
             *(sys.executable, "-m", "aggregator", "serve", "--data", str(data)),
             *("--broker", f"mqtt://127.0.0.1:{broker_port}", "--port", str(port)),
-            *("--bundle", str(bundle.root), *flags),
+            *(() if bundle is None else ("--bundle", str(bundle.root))),
+            *flags,
         ]
         self._environment = {**os.environ, **(environment or {})}
         self.start()
@@ -84,6 +85,14 @@ class AggregatorProcess:
         """``kill -9``."""
         self._process.kill()
         self._process.wait()
+
+    def pause(self) -> None:
+        """Stop it where it is; ``resume`` lets it go on as if nothing had happened."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the exit code."""

@@ -97,6 +97,7 @@ def live(workshop: Workshop, fleet: Fleet, fuse: Fuse, patch: pytest.MonkeyPatch
         patch.setattr(workshop.blobs, name, fuse.around(getattr(workshop.blobs, name)))
     patch.setattr(workshop.outbox, "publish", fuse.around(fleet.publish))
     patch.setattr(workshop.engine, "_publish", workshop.outbox.publish)
+    patch.setattr(workshop.engine._acceptance, "_publish", workshop.outbox.publish)
     workshop.engine.start()
     while not fleet.done:
         if messages := fleet.batch(fuse):

@@ -23,7 +23,7 @@ from wire.messages import Outcome, Receipt
 class Ear:
     """What a link delivers, and what it says of itself."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, share: str | None = None, listen: bool = True) -> None:
         self.heard: list[Inbound] = []
         self.has_room = True
         self.times_ready = 0
@@ -34,6 +34,8 @@ class Ear:
             has_room=lambda: self.has_room,
             on_ready=self._count,
             on_refused=self.refused.append,
+            share=share,
+            listen=listen,
         )
 
     def _count(self) -> None:
@@ -47,17 +49,20 @@ def listening(
     username: str | None = None,
     password: str | None = None,
     tls_ca: Path | None = None,
+    client_id: str = "aggregator-of-the-test",
+    share: str | None = None,
+    listen: bool = True,
 ) -> Iterator[Ear]:
     broker = Broker(
         host="localhost" if tls_ca else "127.0.0.1",
         port=port,
-        client_id="aggregator-of-the-test",
+        client_id=client_id,
         username=username,
         password=password,
         tls=tls_ca is not None,
         ca=tls_ca,
     )
-    ear = Ear(broker)
+    ear = Ear(broker, share=share, listen=listen)
     ear.link.start()
     try:
         yield ear
@@ -310,3 +315,62 @@ def test_broker_urls(url: str, host: str, port: int, tls: bool) -> None:
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(BrokerError, match="broker"):
         Broker.from_url(url, client_id="x")
+
+
+def test_several_share_the_updates_and_each_sees_that_it_gets_some(mosquitto: Mosquitto) -> None:
+    with (
+        listening(mosquitto.port, client_id="one", share="x") as one,
+        listening(mosquitto.port, client_id="two", share="x") as two,
+        listening(mosquitto.port, client_id="three", share="x") as three,
+        Device(mosquitto.port) as device,
+    ):
+        ears = (one, two, three)
+        eventually(lambda: all(ear.link.ready for ear in ears))
+        for number in range(30):
+            device.send(b"%d" % number)
+        eventually(lambda: sum(len(ear.heard) for ear in ears) == 30)
+        assert all(ear.heard for ear in ears)
+        heard = {message.payload for ear in ears for message in ear.heard}
+        assert heard == {b"%d" % number for number in range(30)}
+        assert [ear.times_ready for ear in ears] == [1, 1, 1]
+
+
+def test_the_broker_s_own_rules_let_an_aggregator_share(tmp_path: Path) -> None:
+    acl = (Path(__file__).parents[2] / "deploy" / "mosquitto" / "acl").read_text()
+    with (
+        protected(tmp_path, acl) as broker,
+        listening(broker.port, username="aggregator", password="secret", share="x") as ear,
+        Device(broker.port, password="secret") as device,
+    ):
+        eventually(lambda: ear.link.ready)
+        device.send(b"hello")
+        eventually(lambda: ear.heard)
+
+
+def test_the_share_of_one_who_left_goes_to_those_who_stayed(mosquitto: Mosquitto) -> None:
+    with listening(mosquitto.port, client_id="one", share="x") as one:
+        with listening(mosquitto.port, client_id="two", share="x") as two:
+            eventually(lambda: one.link.ready and two.link.ready)
+        with Device(mosquitto.port) as device:
+            for number in range(10):
+                device.send(b"%d" % number)
+            eventually(lambda: len(one.heard) == 10)
+
+
+def test_who_listens_to_nothing_is_ready_once_it_is_connected(mosquitto: Mosquitto) -> None:
+    with (
+        listening(mosquitto.port, client_id="one", listen=False) as ear,
+        Device(mosquitto.port) as device,
+    ):
+        eventually(lambda: ear.link.ready)
+        device.send(b"hello")
+        ear.link.publish(topics.receipts(device.name), receipt(1))
+        device.answer(1)
+        assert ear.heard == []
+        assert ear.times_ready == 1
+
+
+def receipt(sequence: int) -> bytes:
+    return Receipt(
+        task="a" * 32, sequence=sequence, outcome=Outcome.ACCEPTED, reason=None, version=0
+    ).encode()

@@ -76,7 +76,7 @@ def test_verify_names_what_differs(data: Path, capsys: pytest.CaptureFixture[str
     ("arguments", "code", "sentence"),
     [
         (["verify"], 2, "data is missing"),
-        (["verify", "--task", "x"], 2, "task is 'x'; there are f74"),
+        (["verify", "--task", "x"], 2, "task is 'x'; there are TASK"),
         (["verify", "--version", "99"], 1, "there is no version 99; the newest is 9"),
         (["refold", "--task", "x", "--without-device", "a"], 2, "task is 'x'"),
         (["refold", "--task", "TASK"], 2, "nothing is left out"),
@@ -102,7 +102,7 @@ def test_what_is_told_wrong_is_one_line(
     assert main(arguments) == code
     written = capfd.readouterr().err.splitlines()
     lines = [line for line in written if line.startswith("rivulet-aggregator: error: ")]
-    assert sentence in lines[-1]
+    assert sentence.replace("TASK", bundle.task) in lines[-1]
     assert "Traceback" not in "".join(written)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aggregator.merging import Kind, Optimizer, RowCorrection, Rule
-from aggregator.settings import KEYS, PREFIX, SettingsError, load_settings
+from aggregator.settings import KEYS, PREFIX, Role, SettingsError, load_settings
 
 BASE = {"data": "data", "broker": "mqtt://broker"}
 
@@ -45,6 +45,7 @@ def test_tables_become_rule_admission_and_retention(tmp_path: Path) -> None:
     assert (settings.admission.max_staleness, settings.admission.max_norm) == (3, 9.0)
     assert settings.retention.keep_every == 0
     assert settings.bundles == (Path("x"), Path("y"))
+    assert settings.broker is not None
     assert settings.broker.tls
 
 
@@ -71,6 +72,7 @@ def test_credentials_and_tls_files(tmp_path: Path) -> None:
         "tls.ca": str(tmp_path / "ca.pem"),
     }
     broker = load_settings(None, {}, flags).broker
+    assert broker is not None
     assert (broker.username, broker.password) == ("aggregator", "open sesame")
     assert broker.ca == tmp_path / "ca.pem"
     assert "sesame" not in repr(broker)
@@ -162,3 +164,28 @@ def test_other_places_for_ledger_and_blobs(tmp_path: Path) -> None:
     assert "sesame" not in repr(settings)
     with pytest.raises(SettingsError, match="blobs_cache_bytes is '-1'; expected a whole number"):
         load_settings(file, {PREFIX + "BLOBS_CACHE_BYTES": "-1"}, BASE)
+
+
+POSTGRESQL = {**BASE, "database": "postgresql://rivulet@localhost/rivulet"}
+
+
+def test_a_role_needs_what_others_reach_too() -> None:
+    settings = load_settings(None, {}, {**POSTGRESQL, "role": "ingest", "share": "mine"})
+    assert (settings.role, settings.share) == (Role.INGEST, "mine")
+    api = {k: v for k, v in POSTGRESQL.items() if k != "broker"}
+    assert load_settings(None, {}, {**api, "role": "api", "blobs": "b"}).broker is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({**BASE, "role": "cook"}, "expected one of all, ingest, merge, api"),
+        ({**BASE, "role": "ingest"}, "database"),
+        ({**POSTGRESQL, "role": "merge"}, "blobs"),
+        ({**POSTGRESQL, "role": "api", "blobs": "b", "bundles": ["x"]}, "bundles"),
+        ({**POSTGRESQL, "role": "ingest", "share": "a/b"}, "share"),
+    ],
+)
+def test_a_role_without_what_it_needs_is_refused(flags: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        load_settings(None, {}, flags)

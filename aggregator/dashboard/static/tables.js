@@ -19,7 +19,7 @@ export function showVersions(element, note, versions, now) {
   const rows = versions.map((v) => [
     { text: `v${v.version}`, head: true },
     { text: format.ago(v.created_at, now), title: format.moment(v.created_at) },
-    { text: format.count(v.updates), number: true },
+    { text: v.origin ? originText(v.origin) : format.count(v.updates), number: true },
     { text: v.updates ? format.decimal(v.mean_staleness) : "–", number: true },
     { text: format.quality(v.hr_at_10), number: true },
     { text: format.quality(v.ndcg_at_10), number: true, optional: true },
@@ -27,6 +27,10 @@ export function showVersions(element, note, versions, now) {
   ]);
   const heads = ["Version", "Made", "Updates", "Staleness", "HR@10", "NDCG@10", "Digest"];
   table(element, heads, rows, "No version yet.");
+}
+
+function originText({ kind, of, lineage }) {
+  return kind === "rollback" ? `as v${of}` : `lineage ${lineage}`;
 }
 
 export function showDevices(element, note, devices, known, now) {

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from aggregator.api import Core, Readiness, create_app
-from aggregator.engine import Engine
+from aggregator.api import Core, Readiness, Vitals, create_app
+from aggregator.commands import Command
 from aggregator.metrics import Instruments
 from tests.aggregator.device import eventually
 from tests.aggregator.workshop import Workshop
@@ -28,7 +28,7 @@ class Service:
         self.refusal: Exception | None = None
         self.workshop = workshop
 
-    def call(self, command: Callable[[Engine], T]) -> T:
+    def call(self, command: Command[T]) -> T:
         if self.refusal is not None:
             raise self.refusal
         return command(self.workshop.engine)
@@ -40,12 +40,11 @@ class Service:
             blobs=self.workshop.blobs,
             patches=self.workshop.patches,
             call=self.call,
-            instruments=Instruments(),
-            readiness=lambda: self.problems,
             now=self.workshop.clock.time,
             api_token=api_token,
         )
-        with served(create_app(core)) as url, httpx.Client(base_url=url) as client:
+        vitals = Vitals(instruments=Instruments(), readiness=lambda: self.problems, role="all")
+        with served(create_app(vitals, core)) as url, httpx.Client(base_url=url) as client:
             client.follow_redirects = True
             yield client
 

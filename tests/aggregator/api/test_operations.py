@@ -10,15 +10,20 @@ from wire.bundle import Bundle
 
 def test_health_and_readiness(client: httpx.Client, service: Service) -> None:
     assert client.get("/healthz").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"ready": True, "problems": {}}
+    ready = {"ready": True, "role": "all", "state": "working", "problems": {}}
+    assert client.get("/readyz").json() == ready
     service.problems = Readiness(broker="not connected", engine=None, database="disk full")
     unready = client.get("/readyz")
     assert unready.status_code == 503
     assert unready.json() == {
         "ready": False,
+        "role": "all",
+        "state": "working",
         "problems": {"broker": "not connected", "database": "disk full"},
     }
     assert client.get("/healthz").status_code == 200
+    service.problems = Readiness(None, None, None, stands_by=True)
+    assert client.get("/readyz").json() == ready | {"state": "standing by"}
 
 
 def test_metrics_are_in_the_text_format(client: httpx.Client) -> None:

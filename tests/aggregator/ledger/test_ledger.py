@@ -10,6 +10,7 @@ from sqlalchemy.event import listen, remove
 from sqlalchemy.exc import IntegrityError
 
 from aggregator.ledger import (
+    DecidedMeanwhileError,
     Decision,
     DeviceStatus,
     Event,
@@ -81,7 +82,7 @@ def test_accepted_updates_wait_in_the_order_they_came(ledger: Ledger, reports: R
 @pytest.mark.usefixtures("task")
 def test_an_update_is_unique_and_a_batch_is_all_or_nothing(ledger: Ledger) -> None:
     ledger.take_in(intake(new_update("a", 1)))
-    with pytest.raises(IntegrityError):
+    with pytest.raises(DecidedMeanwhileError):
         ledger.take_in(intake(new_update("a", 2), new_update("a", 1)))
     assert [update.payload for update in ledger.members(TASK, None)] == [b"a/1"]
 
