@@ -3,7 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from device_sims.brokers import BrokerError
@@ -58,11 +59,9 @@ def _scenario(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     """A command that reads a scenario, with its errors named."""
 
     def named(arguments: argparse.Namespace) -> int:
-        # What a simulated device says of its simulated troubles is no news.
-        logging.getLogger("edge_agent").setLevel(logging.CRITICAL)
-        logging.getLogger("aggregator").setLevel(logging.CRITICAL)
         try:
-            return run(arguments)
+            with _quiet("edge_agent", "aggregator"):
+                return run(arguments)
         except (DatasetError, ExportError, FolderError, RecommenderError, WireError) as error:
             return _fail(error, EXIT_USAGE)
         except (ValueError, OSError) as error:
@@ -71,6 +70,19 @@ def _scenario(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
             return _fail("stopped", EXIT_FAILED)
 
     return named
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """What simulated devices say of their simulated troubles is no news."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
