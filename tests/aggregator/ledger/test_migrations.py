@@ -1,5 +1,6 @@
 """Migrations: from nothing and from every older form to what the schema says, or not at all."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,14 @@ def test_a_table_is_copied_without_its_children_on_sqlite(tmp_path: Path) -> Non
     with pytest.raises(DBAPIError), engine.begin() as connection:
         connection.execute(text("DELETE FROM tasks"))
     engine.dispose()
+
+
+def test_many_may_open_an_empty_database_at_once(database_url: str) -> None:
+    """Also while another is in the middle of making its tables."""
+    engines = [connect(database_url) for _ in range(8)]
+    with ThreadPoolExecutor(len(engines)) as pool:
+        for _ in range(3):
+            list(pool.map(bring_up, engines))
+    assert differences(engines[0]) == []
+    for engine in engines:
+        engine.dispose()
