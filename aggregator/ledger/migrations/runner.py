@@ -37,9 +37,7 @@ def upgrade(engine: Engine) -> None:
         sqlalchemy.exc.SQLAlchemyError: the database refuses.
     """
     with engine.connect() as connection:
-        # No more than this: another process may be at work, and of two questions one would be
-        # answered from before its change and one from after it.
-        found = MigrationContext.configure(connection).get_current_revision()
+        found = revision_of(connection)
     if found == head():
         return
     with engine.connect() as connection, _alone(connection):
@@ -60,9 +58,14 @@ def revision_of(connection: Connection) -> str | None:
     Raises:
         MigrationError: it is none of those that this software knows.
     """
-    found = MigrationContext.configure(connection).get_current_revision()
+    context = MigrationContext.configure(connection)
+    found = context.get_current_revision()
     if found is None:
-        return _before_migrations(connection)
+        before = _number_before_migrations(connection)
+        # Between the two questions another process may have brought the database up.
+        found = context.get_current_revision()
+        if found is None:
+            return _before_migrations(before)
     try:
         ScriptDirectory.from_config(configuration()).get_revision(found)
     except CommandError:
@@ -88,7 +91,7 @@ def software() -> str:
 
 
 def _step_up(connection: Connection) -> None:
-    found = revision_of(connection)
+    found = revision_of(connection)  # Again: another process may have been first.
     config = configuration(connection)
     if found == UNSTAMPED:
         command.stamp(config, UNSTAMPED)
@@ -96,17 +99,23 @@ def _step_up(connection: Connection) -> None:
     connection.execute(update(schema.schema_version).values(software=software()))
 
 
-def _before_migrations(connection: Connection) -> str | None:
+def _number_before_migrations(connection: Connection) -> int | None:
+    """What the schema's number was kept as, 0 for none in its table; None without the table."""
     table = schema.schema_version
     if not inspect(connection).has_table(table.name):
         return None
-    found = connection.scalar(select(table.c.version))
-    if found == BEFORE_MIGRATIONS:
+    return connection.scalar(select(table.c.version)) or 0
+
+
+def _before_migrations(number: int | None) -> str | None:
+    if number is None:
+        return None
+    if number == BEFORE_MIGRATIONS:
         return UNSTAMPED
-    if found is None:
+    if number == 0:
         # Its process died before it had made all tables.
         raise MigrationError("the database was never finished and holds nothing; delete it")
-    raise MigrationError(f"the database has schema {found}, which no version of rivulet writes")
+    raise MigrationError(f"the database has schema {number}, which no version of rivulet writes")
 
 
 def _newer(connection: Connection, revision: str) -> MigrationError:
