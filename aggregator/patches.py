@@ -17,7 +17,7 @@ from wire.delta import FloatArray
 from wire.errors import CodecError
 from wire.manifest import Manifest
 from wire.parameters import map_parameters
-from wire.patch import decode_row_numbers, encode_patch, encode_rows
+from wire.patch import decode_row_numbers, encode_patch, encode_rows, finer
 
 __all__ = ["Patch", "Patches", "UnpublishedError"]
 
@@ -183,7 +183,7 @@ class Patches:
             if base is not None:
                 begin = self._publication(wanted.task, base)
                 old = self._state(begin)
-                exponents = {n: min(e, begin.exponents[n]) for n, e in exponents.items()}
+                exponents = finer(exponents, begin.exponents)
             payload = encode_patch(old, self._state(wanted), manifest.federated, exponents)
         except (CodecError, UnpublishedError):
             return None

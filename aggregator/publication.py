@@ -23,7 +23,7 @@ from wire.manifest import ParameterSpec, Role
 from wire.parameters import write_parameters
 from wire.patch import on_grid
 
-__all__ = ["grid_exponent", "publish"]
+__all__ = ["choose_grid", "grid_exponent", "publish"]
 
 TABLE_BITS, DENSE_BITS = 2.5, 6.5
 """The step is near the root mean square divided by 2 to this power: finer for dense parameters,
@@ -59,6 +59,24 @@ def grid_exponent(values: FloatArray, role: Role, before: int | None) -> int:
     return min(max(round(wanted), FINEST), COARSEST)
 
 
+def choose_grid(
+    parameters: Mapping[str, FloatArray],
+    specs: Sequence[ParameterSpec],
+    before: Mapping[str, int],
+) -> dict[str, int]:
+    """For each parameter the power of two that it is rounded to; see ``grid_exponent``.
+
+    Args:
+        parameters: float32 arrays by name.
+        specs: the federated parameters.
+        before: what was chosen for the publication before; empty for the first.
+    """
+    return {
+        spec.name: grid_exponent(parameters[spec.name], spec.role, before.get(spec.name))
+        for spec in specs
+    }
+
+
 def publish(
     state: ServerState,
     specs: Sequence[ParameterSpec],
@@ -81,10 +99,7 @@ def publish(
     Raises:
         OSError: it cannot be written.
     """
-    chosen = {
-        spec.name: grid_exponent(state.parameters[spec.name], spec.role, exponents.get(spec.name))
-        for spec in specs
-    }
+    chosen = choose_grid(state.parameters, specs, exponents)
     with tempfile.TemporaryDirectory(prefix="rivulet-") as folder:
         path = Path(folder) / "parameters"
         with write_parameters(path, specs) as written:

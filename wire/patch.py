@@ -26,6 +26,7 @@ __all__ = [
     "encode_patch",
     "encode_row_numbers",
     "encode_rows",
+    "finer",
     "on_grid",
     "rows_at_once",
 ]
@@ -41,6 +42,11 @@ def on_grid(values: FloatArray, exponent: int) -> FloatArray:
     """The nearest multiples of 2**exponent, ties to even; never -0."""
     step = 2.0**exponent
     return np.asarray(np.rint(values / step) * step + 0.0, np.float32)
+
+
+def finer(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """For each name the exponent of the finer of two grids: what is on either is on that."""
+    return {name: min(exponent, other[name]) for name, exponent in one.items()}
 
 
 def encode_patch(

@@ -14,9 +14,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from aggregator.blobs.cache import Cache
-from aggregator.blobs.folder import COPY_BYTES
 from aggregator.blobs.names import is_name
-from aggregator.blobs.protocol import BlobError, BlobsUnavailableError, Upload
+from aggregator.blobs.protocol import COPY_BYTES, BlobError, Blobs, BlobsUnavailableError, Upload
 
 __all__ = ["BucketBlobs"]
 
@@ -27,7 +26,7 @@ TOGETHER = 4
 _log = logging.getLogger(__name__)
 
 
-class BucketBlobs:
+class BucketBlobs(Blobs):
     """Blobs in a bucket, each an object; see ``Blobs``.
 
     What is written goes to the bucket before it counts. What is read comes from a copy on this
@@ -114,14 +113,6 @@ class BucketBlobs:
         with self.upload(sha256) as upload:
             upload.write(data)
         return sha256
-
-    def put_file(self, source: Path, sha256: str) -> None:
-        """See ``Blobs``."""
-        if self.intact(sha256):
-            return
-        with source.open("rb") as file, self.upload(sha256) as upload:
-            while data := file.read(COPY_BYTES):
-                upload.write(data)
 
     @contextmanager
     def upload(self, sha256: str) -> Iterator[Upload]:

@@ -9,15 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aggregator.blobs.names import checked, is_name
-from aggregator.blobs.protocol import BlobError, Upload
+from aggregator.blobs.protocol import BlobError, Blobs, Upload
 
 __all__ = ["FolderBlobs"]
 
-COPY_BYTES = 1 << 20
 FORGOTTEN_S = 3600.0
 
 
-class FolderBlobs:
+class FolderBlobs(Blobs):
     """Blobs in a folder, each a file; see ``Blobs``.
 
     A crash may leave temporary files behind. Several processes may share a folder.
@@ -78,14 +77,6 @@ class FolderBlobs:
             with self.upload(sha256) as upload:
                 upload.write(data)
         return sha256
-
-    def put_file(self, source: Path, sha256: str) -> None:
-        """See ``Blobs``."""
-        if self.intact(sha256):
-            return
-        with source.open("rb") as file, self.upload(sha256) as upload:
-            while data := file.read(COPY_BYTES):
-                upload.write(data)
 
     @contextmanager
     def upload(self, sha256: str) -> Iterator[Upload]:

@@ -9,6 +9,9 @@ from typing import IO, Protocol
 __all__ = ["BlobError", "Blobs", "BlobsUnavailableError", "Upload"]
 
 
+COPY_BYTES = 1 << 20
+
+
 class BlobError(Exception):
     """A blob is refused: its name is not a SHA-256, or its content is not what the name says."""
 
@@ -94,7 +97,11 @@ class Blobs(Protocol):
         Raises:
             BlobError: its digest is another.
         """
-        ...
+        if self.intact(sha256):
+            return
+        with source.open("rb") as file, self.upload(sha256) as upload:
+            while data := file.read(COPY_BYTES):
+                upload.write(data)
 
     def upload(self, sha256: str) -> AbstractContextManager[Upload]:
         """Store a blob in portions; it appears when the block ends without an error.

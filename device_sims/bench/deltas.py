@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aggregator.merging import Contribution, Rule, ServerState, merge
-from aggregator.publication import grid_exponent
+from aggregator.publication import choose_grid
 from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.examiner import Examiner
 from device_sims.model import Model, make_recommender
@@ -26,7 +26,7 @@ from wire.delta import Delta, FloatArray, Tensor, add
 from wire.feedback import compensate, leftover
 from wire.manifest import ParameterSpec
 from wire.parameters import Table, map_parameters, quantise_rows
-from wire.patch import encode_patch, on_grid
+from wire.patch import encode_patch, finer, on_grid
 from wire.policy import CodecPolicy, TrainingPolicy
 
 __all__ = ["Gate", "Learned", "Moment", "Pass", "Trainer"]
@@ -243,16 +243,13 @@ class Trainer:
         exact = self._state.parameters
         if not self._rounded:
             return exact
-        self._exponents = {
-            spec.name: grid_exponent(exact[spec.name], spec.role, self._exponents.get(spec.name))
-            for spec in self.specs
-        }
+        self._exponents = choose_grid(exact, self.specs, self._exponents)
         return {name: on_grid(exact[name], e) for name, e in self._exponents.items()}
 
     def _measure_down(self) -> None:
         before, exponents = self._earlier
-        finer = {name: min(e, exponents[name]) for name, e in self._exponents.items()}
-        patch = encode_patch(before, self._shared, self.specs, finer)
+        both = finer(self._exponents, exponents)
+        patch = encode_patch(before, self._shared, self.specs, both)
         whole = encode_patch(None, self._shared, self.specs, self._exponents)
         self._down.append((len(patch), len(whole)))
         self._earlier = (self._shared, self._exponents)

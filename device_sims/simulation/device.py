@@ -89,12 +89,8 @@ class Device:
         holdout: bool,
     ) -> None:
         behaviour = surroundings.behaviour
-        self.name, self._file, self._around, self._rng = (
-            name,
-            folder / "agent.db",
-            surroundings,
-            rng,
-        )
+        self.name, self._file = name, folder / "agent.db"
+        self._around, self._rng = surroundings, rng
         self._update_s = behaviour.update_s * math.exp(behaviour.update_sigma * rng.normal())
         self._skew_s = float(rng.uniform(-behaviour.clock_skew_s, behaviour.clock_skew_s))
         self._config = AgentConfig(

@@ -130,8 +130,8 @@ class _Simulation:
             time=self._time,
             network=self._network,
             breaker=self._breaker("aggregator_crash", 1),
+            restart_s=scenario.faults.restart_s,
         )
-        self._server.restart_s = scenario.faults.restart_s
         self._created: list[UpdateKey] = []
         self._bytes_up = 0
         self._watch = PrivacyWatch()

@@ -45,6 +45,11 @@ class Server:
         time: the clock.
         network: to the devices.
         breaker: cuts its power.
+        restart_s: until the next engine starts when one has died.
+
+    Attributes:
+        breaker: as given.
+        restart_s: as given; may be changed while it runs.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Server:
         time: VirtualTime,
         network: Network,
         breaker: Breaker,
+        restart_s: float,
     ) -> None:
         folder.mkdir(parents=True)
         self._folder, self._bundle, self._rule = folder, bundle, rule
@@ -66,8 +72,8 @@ class Server:
         self.patches = Patches(folder / "patches", reports=self.reports, blobs=self.blobs)
         self._engine: Engine | None = None
         self._alarm: Alarm | None = None
+        self.restart_s = restart_s
         network.to_aggregator = self._take
-        self.restart_s = 0.0
 
     @property
     def ledger(self) -> Ledger:
