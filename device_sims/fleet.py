@@ -24,11 +24,11 @@ from edge_agent.agent import Sent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.downloads import Downloads
+from edge_agent.durable_state import DurableState
 from edge_agent.interactions import Interaction
 from edge_agent.participant import Participant
 from edge_agent.reactor import Reactor
 from edge_agent.runtimes import open_runtime
-from edge_agent.store import Store
 from edge_agent.task import LocalTask
 from edge_agent.workers import Workers
 from wire.delta import FloatArray
@@ -304,7 +304,7 @@ def _allow_descriptors(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def fill(store: Store, split: Split, number: int) -> None:
+def fill(store: DurableState, split: Split, number: int) -> None:
     """Put a user's history on the device: never the test item."""
     items, times = split.train.items_of(number), split.train.times_of(number)
     context = split.train.context_of(number)

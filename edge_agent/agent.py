@@ -11,6 +11,7 @@ import numpy as np
 from edge_agent.base import Base, BaseLoader
 from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
+from edge_agent.durable_state import DurableState
 from edge_agent.errors import (
     AgentError,
     DownloadError,
@@ -22,7 +23,6 @@ from edge_agent.local_update import LocalUpdate, train
 from edge_agent.outbox import Outbox, Transport
 from edge_agent.runtimes.protocol import Runtime
 from edge_agent.schedule import Schedule
-from edge_agent.store import Store
 from edge_agent.task import LocalTask
 from wire import topics
 from wire.codec import decode_delta, encode_delta
@@ -82,7 +82,7 @@ class Agent:
         self,
         config: AgentConfig,
         *,
-        store: Store,
+        store: DurableState,
         source: BlobSource,
         runtime: Runtime,
         transport: Transport,
@@ -130,7 +130,7 @@ class Agent:
         return self._outbox
 
     @property
-    def store(self) -> Store:
+    def store(self) -> DurableState:
         """The device's durable state."""
         return self._store
 
