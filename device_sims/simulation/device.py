@@ -1,33 +1,32 @@
 """One simulated device: the production agent, and a connection and a power that come and go."""
 
 import math
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from aggregator.ledger import UpdateKey
 from device_sims.scenario import FleetBehaviour
+from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.network import Network
 from device_sims.simulation.power import Breaker, PowerCut, breaking
 from device_sims.simulation.virtual_time import Alarm, VirtualTime
 from edge_agent.agent import Agent, Sent
 from edge_agent.base import Base
-from edge_agent.config import AgentConfig, BrokerConfig
+from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
 from edge_agent.runtimes import Runtime
-from edge_agent.store import Store
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.messages import Outcome, Receipt
 
-__all__ = ["Device", "Surroundings"]
+__all__ = ["STORE_WRITES", "Device", "Surroundings"]
 
 STORE_WRITES = (
     "put",
+    "claim",
     "add_interactions",
     "keep_manifest",
     "record_update",
@@ -39,7 +38,17 @@ STORE_WRITES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Calling(Protocol):
+    """Makes a call of a device's method that nothing but a number ties to the device."""
+
+    def __call__(
+        self, number: int, life: int, method: Callable[..., object], *args: object
+    ) -> Callable[..., object]:
+        """See ``Crowd.call``."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
 class Surroundings:
     """What every device of a simulation shares.
 
@@ -54,6 +63,10 @@ class Surroundings:
         restart_s: until a device that died comes back.
         from_backup: whether it comes back with an older storage this time.
         on_sent: called with each update that a device made.
+        on_accepted: called with each update of which a device learns that the aggregator has it.
+        shared: other objects that devices hold in common.
+        call: makes a call of a device's method.
+        resting: whether connections hold from now on, and nothing new is trained.
     """
 
     time: VirtualTime
@@ -65,69 +78,69 @@ class Surroundings:
     breaker: Breaker
     restart_s: float
     from_backup: Callable[[], bool]
-    on_sent: Callable[[str, Sent], object]
+    on_sent: Callable[[int, Sent], object]
+    on_accepted: Callable[[int, int], object]
+    shared: Sequence[object] = ()
+    call: Calling = field(init=False)
+    resting: bool = False
 
 
 class Device:
     """Drives an agent as ``Participant`` does, under a virtual clock.
 
+    It can be pickled at any time but when it trains: of itself it hands out nothing but its number.
+
     Args:
-        name: its id.
-        folder: for its storage; what is there is taken up.
+        number: its position in the fleet.
+        config: its agent's.
+        store: its storage.
         surroundings: what it shares.
         rng: draws what it is like and what it does.
-        holdout: whether the agent evaluates itself.
+
+    Attributes:
+        number: as given.
+        life: goes up whenever it is switched on or dies.
+        trains: whether it is between the beginning and the end of a local update.
     """
 
     def __init__(
         self,
-        name: str,
-        folder: Path,
+        number: int,
+        config: AgentConfig,
+        store: MemoryStore,
         surroundings: Surroundings,
         rng: np.random.Generator,
-        *,
-        holdout: bool,
     ) -> None:
         behaviour = surroundings.behaviour
-        self.name, self._file = name, folder / "agent.db"
+        self.number, self._config, self._store = number, config, store
+        self._backup: MemoryStore | None = None
         self._around, self._rng = surroundings, rng
         self._update_s = behaviour.update_s * math.exp(behaviour.update_sigma * rng.normal())
         self._skew_s = float(rng.uniform(-behaviour.clock_skew_s, behaviour.clock_skew_s))
-        self._config = AgentConfig(
-            device=name,
-            state_dir=folder,
-            aggregator="http://simulated",
-            broker=BrokerConfig(host="simulated", port=1),
-            task=surroundings.task,
-            holdout=holdout,
-            durability="normal",
-        )
         self._topic = topics.announcement(surroundings.task)
         self._agent: Agent | None = None
         self._alarm: Alarm | None = None
-        self._online = self._resting = False
-        self.accepted: set[UpdateKey] = set()
+        self._online = self.trains = False
         self._known = b""
-        self._life = 0
-
-    @property
-    def store(self) -> Store:
-        """Its storage; open it only when the device does not run."""
-        return Store(self._file, durability="normal")
+        self.life = 0
 
     @property
     def settled(self) -> bool:
         """Whether every update that it made was answered."""
         return self._agent is not None and not self._agent.outbox.waiting.updates
 
+    @property
+    def listens(self) -> bool:
+        """Whether it waits for an announcement, and for nothing else."""
+        return self._online and self._alarm is None and not self.trains
+
     def start(self) -> None:
         """Switch it on."""
-        self._life += 1
+        self.life += 1
         try:
-            store = breaking(self.store, self._around.breaker, STORE_WRITES)
             self._agent = Agent(
                 self._config,
-                store=store,
+                store=breaking(self._store, self._around.breaker, STORE_WRITES),
                 source=self._around.source,
                 runtime=self._around.runtime,
                 transport=self,
@@ -138,35 +151,15 @@ class Device:
             self._die()
             return
         self._known = b""
-        self._later(self._stretch(self._around.behaviour.offline_s, first=True), self._connect)
+        self._later(self._stretch(self._around.behaviour.offline_s, first=True), Device.connect)
 
     def private(self, bundle: Bundle) -> dict[str, FloatArray]:
         """Its private parameters, as they can be seen because it is simulated; empty at first."""
-        store = self.store if self._agent is None else self._agent.store
-        try:
-            return store.private(bundle.task, bundle.manifest.private_parameters)
-        finally:
-            if self._agent is None:
-                store.close()
+        return self._store.private(bundle.task, bundle.manifest.private_parameters)
 
-    def rest(self) -> None:
-        """From now on the connection holds, and nothing new is trained."""
-        self._resting = True
-        if not self._online and self._agent is not None:
-            self._connect()
-
-    def stop(self) -> None:
-        """Switch it off for good."""
-        self._life += 1
-        self._disconnect()
-        if self._agent is not None:
-            self._agent.store.close()
-            self._agent = None
-
-    def announced(self) -> None:
-        """There is a new announcement: one that waits for nothing else must hear of it."""
-        if self._online and self._alarm is None:
-            self._around.time.after(self._around.behaviour.latency_s, self._alive(self._wake))
+    def wake(self) -> None:
+        """Look for something to do: there may be a new announcement."""
+        self._do(self._work)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """As the agent's transport: what cannot be sent is dropped."""
@@ -179,35 +172,34 @@ class Device:
 
     # What happens to it
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """The broker can be reached."""
         if self._online or self._agent is None:
             return
         self._online = True
-        self._around.network.connect(self.name, self._receive)
-        if not self._resting and self._around.behaviour.offline_s > 0.0:
-            self._later(self._stretch(self._around.behaviour.online_s), self._drop)
+        self._around.network.connect(self._config.device, self._call(Device.receive))
+        if not self._around.resting and self._around.behaviour.offline_s > 0.0:
+            self._later(self._stretch(self._around.behaviour.online_s), Device.drop)
         self._do(Agent.connected)
 
-    def _drop(self) -> None:
-        if self._resting:
+    def drop(self) -> None:
+        """The broker cannot be reached any more, for a while."""
+        if self._around.resting:
             return
         self._disconnect()
-        if self._agent is not None:
-            self._do(Agent.disconnected)
-        self._later(self._stretch(self._around.behaviour.offline_s), self._connect)
+        self._do(Agent.disconnected)
+        self._later(self._stretch(self._around.behaviour.offline_s), Device.connect)
 
     def _disconnect(self) -> None:
         self._online = False
-        self._around.network.disconnect(self.name)
+        self._around.network.disconnect(self._config.device)
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def receive(self, topic: str, payload: bytes) -> None:
+        """The broker delivers a receipt."""
         receipt = Receipt.decode(payload)
         if receipt.outcome is not Outcome.REJECTED:
-            self.accepted.add(UpdateKey(receipt.task, self.name, receipt.sequence))
+            self._around.on_accepted(self.number, receipt.sequence)
         self._do(lambda agent: agent.receive(topic, payload))
-
-    def _wake(self) -> None:
-        self._do(self._work)
 
     def _work(self, agent: Agent) -> None:
         retained = self._around.network.retained.get(self._topic, b"")
@@ -215,16 +207,20 @@ class Device:
             self._known = retained
             agent.receive(self._topic, retained)
         agent.send_due()
-        if not self._resting and agent.update_due():
+        if not self._around.resting and agent.update_due():
             base = agent.begin_update()
             if base is not None:
-                self._later(self._work_s(base), lambda: self._finish(base))
+                self.trains = True
+                self._later(self._work_s(base), Device.finish, base)
 
-    def _finish(self, base: Base) -> None:
+    def finish(self, base: Base) -> None:
+        """The local update is done."""
+        self.trains = False
+
         def finish(agent: Agent) -> None:
             sent = agent.finish_update(base)
             if sent is not None:
-                self._around.on_sent(self.name, sent)
+                self._around.on_sent(self.number, sent)
 
         self._do(finish)
 
@@ -249,14 +245,16 @@ class Device:
             self._alarm = None
         if not self._online:
             return
-        due = self._around.time() if self._unread() else agent.next_due(training=not self._resting)
+        training = not self._around.resting
+        due = self._around.time() if self._unread() else agent.next_due(training=training)
         if due is not None:
             at = due if self._unread() else due - self._skew_s
-            self._alarm = self._around.time.at(at, self._alive(self._rang))
+            self._alarm = self._around.time.at(at, self._call(Device.ring))
 
-    def _rang(self) -> None:
+    def ring(self) -> None:
+        """The time has come that it waited for."""
         self._alarm = None
-        self._wake()
+        self.wake()
 
     def _unread(self) -> bool:
         return (
@@ -266,30 +264,26 @@ class Device:
         )
 
     def _die(self) -> None:
-        self._life += 1
+        self.life += 1
         self._disconnect()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._agent is not None:
-            self._agent.store.close()
-            self._agent = None
-        backup = self._file.with_suffix(".backup")
-        if backup.is_file() and self._around.from_backup():
-            shutil.copyfile(backup, self._file)
+        self._agent, self.trains = None, False
+        if self._backup is not None and self._around.from_backup():
+            self._store = self._backup.copy()
         else:
-            shutil.copyfile(self._file, backup)
-        self._around.time.after(self._around.restart_s, self._alive(self.start))
+            self._backup = self._store.copy()
+        self._later(self._around.restart_s, Device.start)
 
-    def _later(self, delay_s: float, call: Callable[[], object]) -> None:
-        self._around.time.after(delay_s, self._alive(call))
+    def _later(self, delay_s: float, method: Callable[..., object], *args: object) -> Alarm:
+        return self._around.time.after(delay_s, self._call(method, *args))
 
-    def _alive(self, call: Callable[[], object]) -> Callable[[], object]:
-        """The call, if the device was not switched off or dead in the meantime."""
-        life = self._life
-        return lambda: call() if life == self._life else None
+    def _call(self, method: Callable[..., object], *args: object) -> Callable[..., object]:
+        """The call of one of its methods, if it is not dead in the meantime."""
+        return self._around.call(self.number, self.life, method, *args)
 
     def _stretch(self, mean_s: float, *, first: bool = False) -> float:
-        if self._resting or (first and mean_s <= 0.0):
+        if self._around.resting or (first and mean_s <= 0.0):
             return 0.0
         return float(self._rng.exponential(mean_s))

@@ -1,6 +1,7 @@
 """Crashes between any two writes: a power cut for whatever holds the wrapped storage."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,16 @@ class Breaker:
 
 def breaking(storage: Any, breaker: Breaker, writes: tuple[str, ...]) -> Any:
     """The same storage, at whose writes the power may be cut."""
-    for name in writes:
-        method = getattr(storage, name)
+    return _Breaking(storage, breaker, writes)
 
-        def cut(*args: Any, _method: Callable[..., Any] = method, **kwargs: Any) -> Any:
-            return breaker.write(_method, *args, **kwargs)
 
-        setattr(storage, name, cut)
-    return storage
+class _Breaking:
+    def __init__(self, storage: Any, breaker: Breaker, writes: tuple[str, ...]) -> None:
+        self._storage, self._breaker, self._writes = storage, breaker, writes
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            # What is being unpickled has no storage yet.
+            raise AttributeError(name)
+        found = getattr(self._storage, name)
+        return partial(self._breaker.write, found) if name in self._writes else found

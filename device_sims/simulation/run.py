@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import threading
 from collections import Counter
@@ -14,19 +15,22 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from aggregator.ledger import UpdateKey
 from device_sims.datasets import Split
 from device_sims.examiner import Examiner
 from device_sims.fleet import device_name, fill
 from device_sims.scenario import Faults, Scenario
-from device_sims.simulation.audit import Audit, PrivacyWatch
-from device_sims.simulation.device import Device, Surroundings
+from device_sims.simulation.audit import Accepted, Audit, PrivacyWatch
+from device_sims.simulation.crowd import Crowd
+from device_sims.simulation.device import STORE_WRITES, Device, Surroundings
+from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.network import Network
+from device_sims.simulation.pages import Pages
 from device_sims.simulation.power import Breaker
 from device_sims.simulation.server import Server
 from device_sims.simulation.source import DirectSource
 from device_sims.simulation.virtual_time import START, VirtualTime
 from edge_agent.agent import Sent
+from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.runtimes import open_runtime
 from wire.bundle import Bundle
 from wire.delta import FloatArray
@@ -37,6 +41,7 @@ __all__ = ["Measured", "Outcome", "simulate"]
 DRAIN_S = 86_400.0
 DRAIN_STEP_S = 600.0
 PROGRESS_STEPS = 100
+AWAKE = 2_000
 
 Report = Callable[[float, int], object]
 
@@ -100,6 +105,7 @@ def simulate(
     folder: Path,
     *,
     progress: Report = lambda _share, _updates: None,
+    awake: int = AWAKE,
 ) -> Outcome:
     """Run a scenario to its end.
 
@@ -111,13 +117,17 @@ def simulate(
         split: device u has user u's interactions.
         folder: for ledger, blobs and the devices' storage; nothing may be there.
         progress: called with the share of the time that has passed, and the updates made.
+        awake: so many devices that wait are held in memory, the others in a file; it changes
+            nothing but time and memory.
     """
     with threadpool_limits(1, user_api="blas"):
-        return _Simulation(scenario, bundle, split, folder).run(progress)
+        return _Simulation(scenario, bundle, split, folder, awake).run(progress)
 
 
 class _Simulation:
-    def __init__(self, scenario: Scenario, bundle: Bundle, split: Split, folder: Path) -> None:
+    def __init__(
+        self, scenario: Scenario, bundle: Bundle, split: Split, folder: Path, awake: int
+    ) -> None:
         self._scenario, self._bundle, self._split = scenario, bundle, split
         self._time, self._happened = VirtualTime(), Counter[str]()
         self._network = Network(
@@ -132,33 +142,42 @@ class _Simulation:
             breaker=self._breaker("aggregator_crash", 1),
             restart_s=scenario.faults.restart_s,
         )
-        self._created: list[UpdateKey] = []
-        self._bytes_up = 0
+        self._created = self._bytes_up = 0
+        self._accepted = Accepted(bundle.task)
         self._watch = PrivacyWatch()
         self._examiner = Examiner(bundle, split)
         backup_rng, backup = self._rng(2), scenario.faults.backup
         self._device_breaker = self._breaker("agent_crash", 3)
+        source = DirectSource(bundle, self._server.blobs, self._server.patches)
+        runtime = open_runtime("onnx")
         self._around = Surroundings(
             time=self._time,
             network=self._network,
-            source=DirectSource(bundle, self._server.blobs, self._server.patches),
-            runtime=open_runtime("onnx"),
+            source=source,
+            runtime=runtime,
             task=bundle.task,
             behaviour=scenario.fleet,
             breaker=self._device_breaker,
             restart_s=scenario.faults.restart_s,
             from_backup=lambda: self._count("backup", bool(backup_rng.random() < backup)),
             on_sent=self._sent,
+            on_accepted=self._accepted.add,
+            shared=(source, runtime, self._device_breaker, bundle.raw_manifest, STORE_WRITES),
         )
-        self._devices = [self._device(number, folder) for number in range(split.user_count)]
+        self._crowd = Crowd(
+            self._device,
+            split.user_count,
+            self._around,
+            Pages(folder / "devices.db"),
+            awake=awake,
+        )
         self._network.on_sent = self._look
-        self._network.on_announced = self._announced
+        self._network.on_announced = self._crowd.announced
 
     def run(self, progress: Report) -> Outcome:
         run = self._scenario.run
         self._server.start()
-        for device in self._devices:
-            device.start()
+        self._crowd.start()
         measured: list[Measured] = []
         steps = _moments(run.hours, run.evaluate_every_h)
         with _interrupting(self._time):
@@ -166,32 +185,31 @@ class _Simulation:
                 self._time.run_until(START + 3600.0 * hours)
                 if self._time.interrupted:
                     break
-                progress(hours / run.hours, len(self._created))
+                progress(hours / run.hours, self._created)
                 if evaluate:
                     measured.append(self._measure())
         self._time.interrupted = False
         self._drain()
         measured.append(self._measure())
         outcome = self._outcome(measured)
-        for device in self._devices:
-            device.stop()
+        self._crowd.close()
         self._server.close()
         return outcome
 
-    def _device(self, number: int, folder: Path) -> Device:
-        home = folder / "devices" / device_name(number)
-        home.mkdir(parents=True)
-        device = Device(
-            device_name(number),
-            home,
-            self._around,
-            self._rng(4, number),
+    def _device(self, number: int) -> Device:
+        store = MemoryStore()
+        fill(store, self._split, number)
+        return Device(number, self._config(number), store, self._around, self._rng(4, number))
+
+    def _config(self, number: int) -> AgentConfig:
+        return AgentConfig(
+            device=device_name(number),
+            state_dir=Path(os.devnull),
+            aggregator="http://simulated",
+            broker=BrokerConfig(host="simulated", port=1),
+            task=self._bundle.task,
             holdout=not self._split.repeats,
         )
-        store = device.store
-        fill(store, self._split, number)
-        store.close()
-        return device
 
     def _drain(self) -> None:
         """Everything works from now on, until all updates are answered."""
@@ -199,10 +217,9 @@ class _Simulation:
         self._server.restart_s = 0.0
         for breaker in (self._server.breaker, self._device_breaker):
             breaker.probability = 0.0
-        for device in self._devices:
-            device.rest()
+        self._crowd.rest()
         end = self._time() + DRAIN_S
-        while self._time() < end and not all(device.settled for device in self._devices):
+        while self._time() < end and self._crowd.unsettled:
             self._time.run_until(self._time() + DRAIN_STEP_S)
         self._time.run_until(self._time() + DRAIN_STEP_S)
 
@@ -212,7 +229,7 @@ class _Simulation:
         return Outcome(
             scenario=self._scenario.name,
             seed=self._scenario.run.seed,
-            devices=len(self._devices),
+            devices=len(self._crowd),
             quality=tuple(measured),
             staleness={t.key: t.value for t in tallies if t.kind == "staleness"},
             faults={kind: count for kind, count in sorted(self._happened.items()) if count},
@@ -221,8 +238,8 @@ class _Simulation:
                 server,
                 self._bundle,
                 created=self._created,
-                accepted={key for device in self._devices for key in device.accepted},
-                unanswered=sum(not device.settled for device in self._devices),
+                accepted=self._accepted,
+                unanswered=self._crowd.unsettled,
                 leaks=self._watch.leaks,
             ),
         )
@@ -232,13 +249,13 @@ class _Simulation:
         publication = self._server.reports.publication(self._bundle.task, version)
         if publication is None:
             # The aggregator has not come up yet.
-            return Measured(self._hours(), -1, len(self._created), self._bytes_up, 0.0, 0.0)
+            return Measured(self._hours(), -1, self._created, self._bytes_up, 0.0, 0.0)
         federated = map_parameters(self._server.blobs.path(publication.sha256))
         _, test = self._examiner.examine(federated, self._private)
         return Measured(
             hours=self._hours(),
             version=version,
-            updates=len(self._created),
+            updates=self._created,
             bytes_up=self._bytes_up,
             hr_at_10=test.hr_at_10,
             ndcg_at_10=test.ndcg_at_10,
@@ -248,19 +265,15 @@ class _Simulation:
         return (self._time() - START) / 3600.0
 
     def _private(self, user: int) -> Mapping[str, FloatArray]:
-        return self._devices[user].private(self._bundle)
+        return self._crowd.private(user, self._bundle)
 
-    def _sent(self, device: str, sent: Sent) -> None:
-        self._created.append(UpdateKey(self._bundle.task, device, sent.sequence))
+    def _sent(self, _number: int, _sent: Sent) -> None:
+        self._created += 1
 
     def _look(self, topic: str, payload: bytes) -> None:
         self._bytes_up += len(payload)
         number = int(topic.split("/")[3].rpartition("-")[2])
         self._watch.look(payload, self._private(number).values())
-
-    def _announced(self) -> None:
-        for device in self._devices:
-            device.announced()
 
     def _breaker(self, kind: str, stream: int) -> Breaker:
         probability = getattr(self._scenario.faults, kind)

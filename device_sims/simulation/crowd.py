@@ -1,0 +1,188 @@
+"""All devices of a simulation: those that do something are in memory, the others on the disk."""
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from device_sims.simulation.device import Device, Surroundings
+from device_sims.simulation.pages import Pages
+from device_sims.simulation.virtual_time import Alarm
+from edge_agent.task import LocalTask
+from wire.bundle import Bundle
+from wire.delta import FloatArray
+
+__all__ = ["Crowd"]
+
+
+class Crowd:
+    """Wakes devices for what happens to them, and puts those to sleep that wait for long.
+
+    A sleeping device is a pickled object. What all devices share, and alarms that are set, stay in
+    memory: a page refers to them. So a device that slept goes on as if it never had, and a run has
+    the same result whatever the number that stay awake.
+
+    Args:
+        make: makes the device of a number, for the first time.
+        size: how many there are.
+        around: what they share.
+        pages: where those that sleep lie.
+        awake: so many stay in memory, those that something happened to last; and all that train.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Device],
+        size: int,
+        around: Surroundings,
+        pages: Pages,
+        *,
+        awake: int,
+    ) -> None:
+        self._make, self._size, self._around = make, size, around
+        self._pages, self._most = pages, awake
+        self._training: dict[int, Device] = {}
+        self._waiting: OrderedDict[int, Device] = OrderedDict()
+        self._alarms: dict[int, Alarm] = {}
+        self._listening: dict[int, int] = {}
+        self._unsettled: dict[int, int] = {}
+        self._shared = _Shared(around)
+        around.call = self.call
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def unsettled(self) -> int:
+        """How many devices are down, or have updates that are not answered."""
+        return len(self._unsettled)
+
+    def start(self) -> None:
+        """Make the devices, and switch each one on."""
+        for number in range(self._size):
+            device = self._make(number)
+            device.start()
+            self._after(number, device)
+
+    def call(
+        self, number: int, life: int, method: Callable[..., object], *args: object
+    ) -> Callable[..., object]:
+        """The call of a method of a device, which does nothing if the device has died since.
+
+        Args:
+            number: of the device.
+            life: the one in which it happens.
+            method: of ``Device``.
+            args: of the call; it may be called with more.
+        """
+        return partial(self.visit, number, life, method, *args)
+
+    def visit(self, number: int, life: int, method: Callable[..., object], *args: object) -> None:
+        """Do something with a device, unless it has died since."""
+        device = self._awake(number)
+        if device.life == life:
+            method(device, *args)
+        self._after(number, device)
+
+    def private(self, number: int, bundle: Bundle) -> Mapping[str, FloatArray]:
+        """A device's private parameters; nothing changes by looking."""
+        return (self._found(number) or self._read(number)).private(bundle)
+
+    def announced(self) -> None:
+        """There is a new announcement, for those that wait for nothing else."""
+        for number, life in list(self._listening.items()):
+            call = self.call(number, life, Device.wake)
+            self._around.time.after(self._around.behaviour.latency_s, call)
+
+    def rest(self) -> None:
+        """From now on nothing is trained, and those that have something to say connect."""
+        self._around.resting = True
+        for number, life in sorted(self._unsettled.items()):
+            self.visit(number, life, Device.connect)
+
+    def close(self) -> None:
+        """Forget all of them."""
+        self._pages.close()
+
+    # Awake and asleep
+
+    def _found(self, number: int) -> Device | None:
+        return self._training.get(number) or self._waiting.get(number)
+
+    def _awake(self, number: int) -> Device:
+        device = self._found(number)
+        if device is None:
+            device = self._waiting[number] = self._read(number)
+        return device
+
+    def _after(self, number: int, device: Device) -> None:
+        """Note what became of a device, and put to sleep whoever has waited longest."""
+        _note(self._listening, number, device.life if device.listens else None)
+        _note(self._unsettled, number, None if device.settled else device.life)
+        self._training.pop(number, None)
+        self._waiting.pop(number, None)
+        (self._training if device.trains else self._waiting)[number] = device
+        while len(self._waiting) > self._most:
+            self._put_to_sleep(*self._waiting.popitem(last=False))
+
+    def _put_to_sleep(self, number: int, device: Device) -> None:
+        page = io.BytesIO()
+        pickler = _Pickler(page, self._shared)
+        pickler.dump(device)
+        if pickler.alarm is not None:
+            self._alarms[number] = pickler.alarm
+        self._pages.write(number, page.getvalue())
+
+    def _read(self, number: int) -> Device:
+        page = io.BytesIO(self._pages.read(number))
+        device: Device = _Unpickler(page, self._shared, self._alarms.get(number)).load()
+        return device
+
+
+class _Shared:
+    """What pages refer to by name or number."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self.objects: list[object] = [around, *around.shared]
+        self.numbers = {id(shared): number for number, shared in enumerate(self.objects)}
+        self.task: LocalTask | None = None
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, page: io.BytesIO, shared: _Shared) -> None:
+        super().__init__(page, pickle.HIGHEST_PROTOCOL)
+        self._shared = shared
+        self.alarm: Alarm | None = None
+
+    def persistent_id(self, obj: Any) -> int | str | None:
+        kind = type(obj)
+        if kind is Alarm:
+            self.alarm = obj
+            return "alarm"
+        if kind is LocalTask:
+            # All devices have the same.
+            self._shared.task = self._shared.task or obj
+            return "task"
+        return self._shared.numbers.get(id(obj))
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, page: io.BytesIO, shared: _Shared, alarm: Alarm | None) -> None:
+        super().__init__(page)
+        self._shared, self._alarm = shared, alarm
+
+    def persistent_load(self, pid: int | str) -> Any:
+        if pid == "alarm":
+            return self._alarm
+        if pid == "task":
+            return self._shared.task
+        return self._shared.objects[int(pid)]
+
+
+def _note(of: dict[int, int], number: int, life: int | None) -> None:
+    if life is None:
+        of.pop(number, None)
+    else:
+        of[number] = life
