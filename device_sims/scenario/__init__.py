@@ -8,6 +8,7 @@ from device_sims.scenario.data import DataChoice
 from device_sims.scenario.errors import ScenarioError
 from device_sims.scenario.faults import Faults
 from device_sims.scenario.fleet import DeviceClass, FleetBehaviour, Traits
+from device_sims.scenario.loading import load_interactions
 from device_sims.scenario.run import Run
 from device_sims.scenario.scenario import TABLES, Scenario, example, read_scenario, to_toml
 
@@ -24,6 +25,7 @@ __all__ = [
     "ScenarioError",
     "Traits",
     "example",
+    "load_interactions",
     "read_scenario",
     "to_toml",
 ]
