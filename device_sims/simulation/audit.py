@@ -69,6 +69,8 @@ class Audit:
         unmerged: what the versions say that they took, less what the ledger says was taken.
         not_the_fold: 1 if the model is not what the ledger makes of the bundle alone.
         leaks: messages with private parameters in them.
+        mass: updates of honest devices after which something that was learned is nowhere, or twice;
+            see ``mass``.
     """
 
     created: int
@@ -79,11 +81,12 @@ class Audit:
     unmerged: int
     not_the_fold: int
     leaks: int
+    mass: int
 
     @property
     def broken(self) -> list[str]:
         """Names of the invariants that do not hold."""
-        names = ("lost", "unanswered", "twice", "unmerged", "not_the_fold", "leaks")
+        names = ("lost", "unanswered", "twice", "unmerged", "not_the_fold", "leaks", "mass")
         return [name for name in names if getattr(self, name)]
 
     @classmethod
@@ -96,6 +99,7 @@ class Audit:
         accepted: Iterable[UpdateKey],
         unanswered: int,
         leaks: int,
+        mass: int,
     ) -> "Audit":
         """Look at everything.
 
@@ -106,6 +110,7 @@ class Audit:
             accepted: those of which a device was told that they are in the ledger, each once.
             unanswered: updates in outboxes.
             leaks: as counted.
+            mass: as counted.
         """
         ledger, task = server.ledger, bundle.task
         newest = ledger.newest_version(task)
@@ -124,6 +129,7 @@ class Audit:
             unmerged=abs(said - len(merged)),
             not_the_fold=int(not _is_fold(server, bundle, newest.version, newest.digest)),
             leaks=leaks,
+            mass=mass,
         )
 
 

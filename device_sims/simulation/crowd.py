@@ -3,10 +3,11 @@
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from device_sims.nature import Nature
 from device_sims.simulation.device import Device, Surroundings
 from device_sims.simulation.pages import Pages
 from device_sims.simulation.virtual_time import Alarm
@@ -25,25 +26,28 @@ class Crowd:
     the same result whatever the number that stay awake.
 
     Args:
-        make: makes the device of a number, for the first time.
-        size: how many there are.
+        make: makes the device of a number and a nature, for the first time.
+        natures: what each of them is like.
         around: what they share.
         pages: where those that sleep lie.
-        awake: so many stay in memory, those that something happened to last; and all that train.
+        awake: so many stay in memory, those that something happened to last; and all that are busy.
+
+    Attributes:
+        natures: as given.
     """
 
     def __init__(
         self,
-        make: Callable[[int], Device],
-        size: int,
+        make: Callable[[int, Nature], Device],
+        natures: Sequence[Nature],
         around: Surroundings,
         pages: Pages,
         *,
         awake: int,
     ) -> None:
-        self._make, self._size, self._around = make, size, around
+        self._make, self.natures, self._around = make, natures, around
         self._pages, self._most = pages, awake
-        self._training: dict[int, Device] = {}
+        self._busy: dict[int, Device] = {}
         self._waiting: OrderedDict[int, Device] = OrderedDict()
         self._alarms: dict[int, Alarm] = {}
         self._listening: dict[int, int] = {}
@@ -52,7 +56,7 @@ class Crowd:
         around.call = self.call
 
     def __len__(self) -> int:
-        return self._size
+        return len(self.natures)
 
     @property
     def unsettled(self) -> int:
@@ -60,29 +64,31 @@ class Crowd:
         return len(self._unsettled)
 
     def start(self) -> None:
-        """Make the devices, and switch each one on."""
-        for number in range(self._size):
-            device = self._make(number)
-            device.start()
+        """Make the devices; each is switched on when it is there."""
+        for number, nature in enumerate(self.natures):
+            device = self._make(number, nature)
+            device.join()
             self._after(number, device)
 
     def call(
-        self, number: int, life: int, method: Callable[..., object], *args: object
+        self, number: int, life: int | None, method: Callable[..., object], *args: object
     ) -> Callable[..., object]:
         """The call of a method of a device, which does nothing if the device has died since.
 
         Args:
             number: of the device.
-            life: the one in which it happens.
+            life: the one in which it happens; None for any, or none.
             method: of ``Device``.
             args: of the call; it may be called with more.
         """
         return partial(self.visit, number, life, method, *args)
 
-    def visit(self, number: int, life: int, method: Callable[..., object], *args: object) -> None:
-        """Do something with a device, unless it has died since."""
+    def visit(
+        self, number: int, life: int | None, method: Callable[..., object], *args: object
+    ) -> None:
+        """Do something with a device; see ``call``."""
         device = self._awake(number)
-        if device.life == life:
+        if life is None or device.life == life:
             method(device, *args)
         self._after(number, device)
 
@@ -93,14 +99,18 @@ class Crowd:
     def announced(self) -> None:
         """There is a new announcement, for those that wait for nothing else."""
         for number, life in list(self._listening.items()):
-            call = self.call(number, life, Device.wake)
-            self._around.time.after(self._around.behaviour.latency_s, call)
+            self.visit(number, life, Device.announced)
+
+    def broken_off(self, down_s: float) -> None:
+        """The broker is gone; it comes back after ``down_s``."""
+        for number in range(len(self)):
+            self.visit(number, None, Device.broken_off, down_s)
 
     def rest(self) -> None:
         """From now on nothing is trained, and those that have something to say connect."""
         self._around.resting = True
         for number, life in sorted(self._unsettled.items()):
-            self.visit(number, life, Device.connect)
+            self.visit(number, life, Device.rest)
 
     def close(self) -> None:
         """Forget all of them."""
@@ -109,7 +119,7 @@ class Crowd:
     # Awake and asleep
 
     def _found(self, number: int) -> Device | None:
-        return self._training.get(number) or self._waiting.get(number)
+        return self._busy.get(number) or self._waiting.get(number)
 
     def _awake(self, number: int) -> Device:
         device = self._found(number)
@@ -121,15 +131,15 @@ class Crowd:
         """Note what became of a device, and put to sleep whoever has waited longest."""
         _note(self._listening, number, device.life if device.listens else None)
         _note(self._unsettled, number, None if device.settled else device.life)
-        self._training.pop(number, None)
+        self._busy.pop(number, None)
         self._waiting.pop(number, None)
-        (self._training if device.trains else self._waiting)[number] = device
+        (self._busy if device.is_busy else self._waiting)[number] = device
         while len(self._waiting) > self._most:
             self._put_to_sleep(*self._waiting.popitem(last=False))
 
     def _put_to_sleep(self, number: int, device: Device) -> None:
         page = io.BytesIO()
-        pickler = _Pickler(page, self._shared)
+        pickler = _Pickler(page, self._shared, device.nature)
         pickler.dump(device)
         if pickler.alarm is not None:
             self._alarms[number] = pickler.alarm
@@ -137,26 +147,32 @@ class Crowd:
 
     def _read(self, number: int) -> Device:
         page = io.BytesIO(self._pages.read(number))
-        device: Device = _Unpickler(page, self._shared, self._alarms.get(number)).load()
+        nature, alarm = self.natures[number], self._alarms.get(number)
+        device: Device = _Unpickler(page, self._shared, nature, alarm).load()
         return device
 
 
 class _Shared:
-    """What pages refer to by name or number."""
+    """What pages refer to instead of holding it."""
 
     def __init__(self, around: Surroundings) -> None:
-        self.objects: list[object] = [around, *around.shared]
+        self.objects = [around, *around.shared, around.source, around.runtime]
+        self.objects += [around.breaker, around.shortage]
         self.numbers = {id(shared): number for number, shared in enumerate(self.objects)}
         self.task: LocalTask | None = None
 
 
 class _Pickler(pickle.Pickler):
-    def __init__(self, page: io.BytesIO, shared: _Shared) -> None:
+    def __init__(self, page: io.BytesIO, shared: _Shared, nature: Nature) -> None:
         super().__init__(page, pickle.HIGHEST_PROTOCOL)
-        self._shared = shared
+        self._shared, self._nature = shared, nature
         self.alarm: Alarm | None = None
 
     def persistent_id(self, obj: Any) -> int | str | None:
+        if obj is self._nature:
+            return "nature"
+        if obj is self._nature.conditions:
+            return "conditions"
         kind = type(obj)
         if kind is Alarm:
             self.alarm = obj
@@ -169,11 +185,17 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, page: io.BytesIO, shared: _Shared, alarm: Alarm | None) -> None:
+    def __init__(
+        self, page: io.BytesIO, shared: _Shared, nature: Nature, alarm: Alarm | None
+    ) -> None:
         super().__init__(page)
-        self._shared, self._alarm = shared, alarm
+        self._shared, self._nature, self._alarm = shared, nature, alarm
 
     def persistent_load(self, pid: int | str) -> Any:
+        if pid == "nature":
+            return self._nature
+        if pid == "conditions":
+            return self._nature.conditions
         if pid == "alarm":
             return self._alarm
         if pid == "task":

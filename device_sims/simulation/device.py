@@ -3,19 +3,26 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from device_sims.scenario import FleetBehaviour
+from device_sims.nature import Nature, Stretch
+from device_sims.simulation.disk import Disk, Shortage
+from device_sims.simulation.forger import Forger
+from device_sims.simulation.mass import MassWatch
 from device_sims.simulation.memory_store import MemoryStore
+from device_sims.simulation.meter import Meter
 from device_sims.simulation.network import Network
 from device_sims.simulation.power import Breaker, PowerCut, breaking
-from device_sims.simulation.virtual_time import Alarm, VirtualTime
+from device_sims.simulation.virtual_time import START, Alarm, VirtualTime
 from edge_agent.agent import Agent, Sent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
+from edge_agent.errors import StoreError
+from edge_agent.interactions import Interaction
+from edge_agent.participant import STORE_RETRY_S
 from edge_agent.runtimes import Runtime
 from wire import topics
 from wire.bundle import Bundle
@@ -36,13 +43,15 @@ STORE_WRITES = (
     "settle",
     "take_back",
 )
+BROKER_SPREAD_S = 5.0
+"""Devices whose broker came back connect within so many seconds."""
 
 
 class Calling(Protocol):
     """Makes a call of a device's method that nothing but a number ties to the device."""
 
     def __call__(
-        self, number: int, life: int, method: Callable[..., object], *args: object
+        self, number: int, life: int | None, method: Callable[..., object], *args: object
     ) -> Callable[..., object]:
         """See ``Crowd.call``."""
         ...
@@ -58,8 +67,9 @@ class Surroundings:
         source: of models.
         runtime: trains.
         task: 32 hex characters.
-        behaviour: what devices are like.
+        meter: counts what taking part costs.
         breaker: cuts their power.
+        shortage: fills their disks.
         restart_s: until a device that died comes back.
         from_backup: whether it comes back with an older storage this time.
         on_sent: called with each update that a device made.
@@ -74,8 +84,9 @@ class Surroundings:
     source: BlobSource
     runtime: Runtime
     task: str
-    behaviour: FleetBehaviour
+    meter: Meter
     breaker: Breaker
+    shortage: Shortage
     restart_s: float
     from_backup: Callable[[], bool]
     on_sent: Callable[[int, Sent], object]
@@ -88,19 +99,22 @@ class Surroundings:
 class Device:
     """Drives an agent as ``Participant`` does, under a virtual clock.
 
-    It can be pickled at any time but when it trains: of itself it hands out nothing but its number.
+    When it is not busy it can be pickled: of itself it hands out nothing but its number.
 
     Args:
         number: its position in the fleet.
         config: its agent's.
         store: its storage.
         surroundings: what it shares.
-        rng: draws what it is like and what it does.
+        nature: what it is like.
+        rng: draws what it does.
+        watch: looks at what its storage does; None for nobody.
+        forger: forges what it sends; None for an honest device.
 
     Attributes:
         number: as given.
-        life: goes up whenever it is switched on or dies.
-        trains: whether it is between the beginning and the end of a local update.
+        nature: as given.
+        life: goes up whenever it is switched on or off.
     """
 
     def __init__(
@@ -109,90 +123,183 @@ class Device:
         config: AgentConfig,
         store: MemoryStore,
         surroundings: Surroundings,
+        nature: Nature,
         rng: np.random.Generator,
+        *,
+        watch: MassWatch | None = None,
+        forger: Forger | None = None,
     ) -> None:
-        behaviour = surroundings.behaviour
         self.number, self._config, self._store = number, config, store
         self._backup: MemoryStore | None = None
-        self._around, self._rng = surroundings, rng
-        self._update_s = behaviour.update_s * math.exp(behaviour.update_sigma * rng.normal())
-        self._skew_s = float(rng.uniform(-behaviour.clock_skew_s, behaviour.clock_skew_s))
+        self._around, self.nature, self._rng = surroundings, nature, rng
+        self._watch, self._forger = watch, forger
+        self._base: Base | None = None
+        self._disk = Disk(surroundings.shortage, _no_space)
+        self._link, self._session = nature.conditions, 0
+        self._stretch = Stretch(0.0, 0.0, nature.conditions)
         self._topic = topics.announcement(surroundings.task)
         self._agent: Agent | None = None
         self._alarm: Alarm | None = None
-        self._online = self.trains = False
+        self._online = self._present = self._trains = False
         self._known = b""
         self.life = 0
 
     @property
     def settled(self) -> bool:
-        """Whether every update that it made was answered."""
+        """Whether every update that it made was answered; those of one that left never are."""
+        if not self._present:
+            return True
         return self._agent is not None and not self._agent.outbox.waiting.updates
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it trains, or may have to forge something from what it trained on."""
+        return self._trains or self._base is not None
 
     @property
     def listens(self) -> bool:
         """Whether it waits for an announcement, and for nothing else."""
-        return self._online and self._alarm is None and not self.trains
+        return self._online and self._alarm is None and not self._trains
+
+    def join(self) -> None:
+        """Switch it on when it is there for the first time."""
+        self._later(max(0.0, self.nature.joins_s - self._now_s()), Device.start)
 
     def start(self) -> None:
-        """Switch it on."""
+        """Switch it on, unless the run is over and it was never there."""
+        if self._around.resting and not self._present:
+            return
+        self._present = True
         self.life += 1
         try:
             self._agent = Agent(
                 self._config,
-                store=breaking(self._store, self._around.breaker, STORE_WRITES),
+                store=self._fallible(self._store),
                 source=self._around.source,
                 runtime=self._around.runtime,
                 transport=self,
                 clock=self._clock,
                 rng=self._rng,
             )
-        except PowerCut:
+        except (PowerCut, StoreError):
             self._die()
             return
         self._known = b""
-        self._later(self._stretch(self._around.behaviour.offline_s, first=True), Device.connect)
+        self._await_connection()
 
     def private(self, bundle: Bundle) -> dict[str, FloatArray]:
         """Its private parameters, as they can be seen because it is simulated; empty at first."""
         return self._store.private(bundle.task, bundle.manifest.private_parameters)
 
+    def rest(self) -> None:
+        """From now on its connection holds."""
+        if not self._online and self._agent is not None:
+            self._await_connection()
+
+    def broken_off(self, down_s: float) -> None:
+        """The broker is gone; it comes back after ``down_s``."""
+        if not self._online:
+            return
+        stretch = self._stretch
+        self._disconnect()
+        self._do(Agent.disconnected)
+        self._later(self._back_s(down_s), Device.connect, stretch)
+
+    def announced(self) -> None:
+        """There is a new announcement, and it waits for nothing else."""
+        self._later(self._link.latency_s, Device.wake)
+
     def wake(self) -> None:
-        """Look for something to do: there may be a new announcement."""
+        """Look for something to do."""
         self._do(self._work)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """As the agent's transport: what cannot be sent is dropped."""
         del retain
         if self._online:
-            self._around.network.send(topic, payload)
+            payload = self._forged(payload)
+            self._around.meter.sent(self.nature, len(payload))
+            self._around.network.send(topic, payload, self._link)
+
+    def write_down(self, events: Sequence[Interaction]) -> None:
+        """Its user did something; what cannot be written now is written later."""
+        later_s = None
+        store = self._store if self._agent is None else self._agent.store
+        try:
+            store.add_interactions(events)
+        except StoreError:
+            later_s = STORE_RETRY_S
+        except PowerCut:
+            later_s = self._around.restart_s + STORE_RETRY_S
+            self._die()
+        if later_s is not None:
+            again = self._around.call(self.number, None, Device.write_down, events)
+            self._around.time.after(later_s, again)
+
+    def _forged(self, payload: bytes) -> bytes:
+        if self._forger is None or self._base is None or self._agent is None:
+            return payload
+        return self._forger(payload, self._base, self._agent.private_parameters(self._base.task))
 
     def _clock(self) -> float:
-        return self._around.time() + self._skew_s
+        return self._around.time() + self.nature.skew_s
+
+    def _now_s(self) -> float:
+        return self._around.time() - START
 
     # What happens to it
 
-    def connect(self) -> None:
-        """The broker can be reached."""
+    def _await_connection(self) -> None:
+        """Connect when its nature says so; go for good if that is never again."""
+        now_s = self._now_s()
+        if self._around.resting:
+            self.connect(Stretch(now_s, math.inf, self.nature.conditions))
+            return
+        stretch = self.nature.next_stretch(now_s, self._rng)
+        if stretch is not None:
+            self._later(stretch.from_s - now_s, Device.connect, stretch)
+        elif self.nature.trace is None or now_s >= self.nature.leaves_s:
+            self._leave()
+
+    def connect(self, stretch: Stretch) -> None:
+        """A stretch with a connection begins."""
+        now_s = self._now_s()
         if self._online or self._agent is None:
             return
-        self._online = True
-        self._around.network.connect(self._config.device, self._call(Device.receive))
-        if not self._around.resting and self._around.behaviour.offline_s > 0.0:
-            self._later(self._stretch(self._around.behaviour.online_s), Device.drop)
+        if now_s >= stretch.to_s and not self._around.resting:
+            self._await_connection()
+            return
+        if (down_s := self._around.network.down_s) > 0.0:
+            self._later(self._back_s(down_s), Device.connect, stretch)
+            return
+        self._online, self._stretch, self._link = True, stretch, stretch.conditions
+        self._session += 1
+        self._around.network.connect(self._config.device, self._call(Device.receive), self._link)
+        if math.isfinite(stretch.to_s):
+            self._later(stretch.to_s - now_s, Device.drop, self._session)
         self._do(Agent.connected)
 
-    def drop(self) -> None:
-        """The broker cannot be reached any more, for a while."""
-        if self._around.resting:
+    def drop(self, session: int) -> None:
+        """The stretch of a session is over."""
+        if self._around.resting or not self._online or session != self._session:
             return
         self._disconnect()
         self._do(Agent.disconnected)
-        self._later(self._stretch(self._around.behaviour.offline_s), Device.connect)
+        self._await_connection()
+
+    def _leave(self) -> None:
+        """Go for good."""
+        self.life += 1
+        self._disconnect()
+        self._agent, self._present, self._trains = None, False, False
 
     def _disconnect(self) -> None:
         self._online = False
         self._around.network.disconnect(self._config.device)
+
+    def _back_s(self, down_s: float) -> float:
+        """When it tries a broker again that is gone for so long: not all at once."""
+        return down_s + float(self._rng.uniform(0.0, BROKER_SPREAD_S))
 
     def receive(self, topic: str, payload: bytes) -> None:
         """The broker delivers a receipt."""
@@ -202,54 +309,68 @@ class Device:
         self._do(lambda agent: agent.receive(topic, payload))
 
     def _work(self, agent: Agent) -> None:
-        retained = self._around.network.retained.get(self._topic, b"")
-        if retained != self._known:
-            self._known = retained
+        retained = self._around.network.retained.get(self._topic)
+        if retained is not None and retained != self._known:
             agent.receive(self._topic, retained)
+            self._known = retained
         agent.send_due()
         if not self._around.resting and agent.update_due():
+            before = agent.received_bytes
             base = agent.begin_update()
             if base is not None:
-                self.trains = True
-                self._later(self._work_s(base), Device.finish, base)
+                self._trains = True
+                if self._forger is not None:
+                    self._base = base
+                download_s = (agent.received_bytes - before) / self._link.down_bytes_s
+                train_s = self._link.update_s
+                self._later(download_s + train_s, Device.finish, base, train_s)
 
-    def finish(self, base: Base) -> None:
+    def finish(self, base: Base, train_s: float) -> None:
         """The local update is done."""
-        self.trains = False
+        self._trains = False
+        self._around.meter.trained(self.nature, train_s)
 
         def finish(agent: Agent) -> None:
             sent = agent.finish_update(base)
             if sent is not None:
+                self._around.meter.received(self.nature, sent.received_bytes)
                 self._around.on_sent(self.number, sent)
 
         self._do(finish)
 
-    def _work_s(self, base: Base) -> float:
-        download_s = base.announcement.size_bytes / self._around.behaviour.down_bytes_s
-        return download_s + self._update_s
-
     # Driving the agent
 
     def _do(self, work: Callable[[Agent], object]) -> None:
-        if self._agent is None:
+        agent, soonest_s = self._agent, 0.0
+        if agent is None:
             return
         try:
-            work(self._agent)
-            self._plan(self._agent)
+            try:
+                work(agent)
+            except StoreError:
+                soonest_s = STORE_RETRY_S
+            self._plan(agent, soonest_s)
         except PowerCut:
             self._die()
 
-    def _plan(self, agent: Agent) -> None:
+    def _plan(self, agent: Agent, soonest_s: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if not self._online:
             return
-        training = not self._around.resting
-        due = self._around.time() if self._unread() else agent.next_due(training=training)
+        now = self._around.time()
+        try:
+            due = now if self._unread() else self._due(agent)
+        except StoreError:
+            due, soonest_s = now, STORE_RETRY_S
         if due is not None:
-            at = due if self._unread() else due - self._skew_s
+            at = max(due, now + soonest_s)
             self._alarm = self._around.time.at(at, self._call(Device.ring))
+
+    def _due(self, agent: Agent) -> float | None:
+        due = agent.next_due(training=not self._around.resting)
+        return None if due is None else due - self.nature.skew_s
 
     def ring(self) -> None:
         """The time has come that it waited for."""
@@ -269,7 +390,7 @@ class Device:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        self._agent, self.trains = None, False
+        self._agent, self._trains = None, False
         if self._backup is not None and self._around.from_backup():
             self._store = self._backup.copy()
         else:
@@ -283,7 +404,11 @@ class Device:
         """The call of one of its methods, if it is not dead in the meantime."""
         return self._around.call(self.number, self.life, method, *args)
 
-    def _stretch(self, mean_s: float, *, first: bool = False) -> float:
-        if self._around.resting or (first and mean_s <= 0.0):
-            return 0.0
-        return float(self._rng.exponential(mean_s))
+    def _fallible(self, store: MemoryStore) -> Any:
+        watched: Any = store if self._watch is None else self._watch.over(store)
+        full = breaking(watched, self._disk, STORE_WRITES)
+        return breaking(full, self._around.breaker, STORE_WRITES)
+
+
+def _no_space() -> Exception:
+    return StoreError("the database failed: database or disk is full (simulated)")

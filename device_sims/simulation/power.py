@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Breaker", "PowerCut", "breaking"]
+__all__ = ["Breaker", "Guard", "PowerCut", "breaking"]
 
 
 class PowerCut(BaseException):
@@ -43,18 +43,25 @@ class Breaker:
         raise PowerCut
 
 
-def breaking(storage: Any, breaker: Breaker, writes: tuple[str, ...]) -> Any:
-    """The same storage, at whose writes the power may be cut."""
-    return _Breaking(storage, breaker, writes)
+class Guard(Protocol):
+    """Stands before every write."""
+
+    def write(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out a write, or not."""
 
 
-class _Breaking:
-    def __init__(self, storage: Any, breaker: Breaker, writes: tuple[str, ...]) -> None:
-        self._storage, self._breaker, self._writes = storage, breaker, writes
+def breaking(storage: Any, guard: Guard, writes: tuple[str, ...]) -> Any:
+    """The same storage, at whose writes something may happen."""
+    return _Guarded(storage, guard, writes)
+
+
+class _Guarded:
+    def __init__(self, storage: Any, guard: Guard, writes: tuple[str, ...]) -> None:
+        self._storage, self._guard, self._writes = storage, guard, writes
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             # What is being unpickled has no storage yet.
             raise AttributeError(name)
         found = getattr(self._storage, name)
-        return partial(self._breaker.write, found) if name in self._writes else found
+        return partial(self._guard.write, found) if name in self._writes else found

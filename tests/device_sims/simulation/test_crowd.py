@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from device_sims.scenario import Scenario
-from device_sims.simulation import simulate
 from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.pages import Pages
+from device_sims.simulation.run import simulate
 from device_sims.simulation.workshop import Workshop
 from edge_agent.durable_state import OutboxEntry
 from tests.device_sims.simulation.test_simulation import CALM, STORM
