@@ -205,7 +205,7 @@ class FleetStep(Step):
         made = tuple(
             None if name.removesuffix(".new") in self.shared else 0 for name in self.outputs
         )
-        each: tuple[Tensor, ...] = torch.vmap(super().forward, taken, made)(*inputs)
+        each: tuple[Tensor, ...] = torch.vmap(super().forward, taken, made)(*inputs)  # type: ignore[arg-type]
         return each
 
 
