@@ -19,6 +19,7 @@ from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.downloads import BlobSource
 from edge_agent.runtimes import Runtime
 from edge_agent.store import Store
+from edge_agent.trainer import Trainer
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
@@ -47,7 +48,8 @@ class Surroundings:
         time: the clock.
         network: to the aggregator.
         source: of models.
-        runtime: trains.
+        runtime: scores, and says what programs take.
+        trainer: trains.
         task: 32 hex characters.
         behaviour: what devices are like.
         breaker: cuts their power.
@@ -60,6 +62,7 @@ class Surroundings:
     network: Network
     source: BlobSource
     runtime: Runtime
+    trainer: Trainer
     task: str
     behaviour: FleetBehaviour
     breaker: Breaker
@@ -133,6 +136,7 @@ class Device:
                 transport=self,
                 clock=self._clock,
                 rng=self._rng,
+                trainer=self._around.trainer,
             )
         except PowerCut:
             self._die()
@@ -218,6 +222,7 @@ class Device:
         if not self._resting and agent.update_due():
             base = agent.begin_update()
             if base is not None:
+                agent.train_ahead(base)
                 self._later(self._work_s(base), lambda: self._finish(base))
 
     def _finish(self, base: Base) -> None:

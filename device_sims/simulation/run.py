@@ -28,6 +28,7 @@ from device_sims.simulation.source import DirectSource
 from device_sims.simulation.virtual_time import START, VirtualTime
 from edge_agent.agent import Sent
 from edge_agent.runtimes import open_runtime
+from edge_agent.trainer import Here, Trainer
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.parameters import map_parameters
@@ -99,6 +100,7 @@ def simulate(
     split: Split,
     folder: Path,
     *,
+    trainer: Trainer | None = None,
     progress: Report = lambda _share, _updates: None,
 ) -> Outcome:
     """Run a scenario to its end.
@@ -110,14 +112,17 @@ def simulate(
         bundle: the task.
         split: device u has user u's interactions.
         folder: for ledger, blobs and the devices' storage; nothing may be there.
+        trainer: does the work of local updates; None for one after the other.
         progress: called with the share of the time that has passed, and the updates made.
     """
     with threadpool_limits(1, user_api="blas"):
-        return _Simulation(scenario, bundle, split, folder).run(progress)
+        return _Simulation(scenario, bundle, split, folder, trainer or Here()).run(progress)
 
 
 class _Simulation:
-    def __init__(self, scenario: Scenario, bundle: Bundle, split: Split, folder: Path) -> None:
+    def __init__(
+        self, scenario: Scenario, bundle: Bundle, split: Split, folder: Path, trainer: Trainer
+    ) -> None:
         self._scenario, self._bundle, self._split = scenario, bundle, split
         self._time, self._happened = VirtualTime(), Counter[str]()
         self._network = Network(
@@ -143,6 +148,7 @@ class _Simulation:
             network=self._network,
             source=DirectSource(bundle, self._server.blobs, self._server.patches),
             runtime=open_runtime("onnx"),
+            trainer=trainer,
             task=bundle.task,
             behaviour=scenario.fleet,
             breaker=self._device_breaker,
