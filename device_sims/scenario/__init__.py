@@ -11,6 +11,7 @@ from device_sims.scenario.fleet import DeviceClass, FleetBehaviour, Traits
 from device_sims.scenario.loading import load_interactions
 from device_sims.scenario.run import Run
 from device_sims.scenario.scenario import TABLES, Scenario, example, read_scenario, to_toml
+from device_sims.scenario.service import Service
 
 __all__ = [
     "TABLES",
@@ -23,6 +24,7 @@ __all__ = [
     "Run",
     "Scenario",
     "ScenarioError",
+    "Service",
     "Traits",
     "example",
     "load_interactions",

@@ -14,6 +14,7 @@ class Run:
     Attributes:
         hours: virtual time in which devices train; what waits then is delivered without faults.
         evaluate_every_h: virtual hours from one evaluation to the next; 0 for the end only.
+        evaluate_users: quality is that of so many users, drawn at random; 0 for all.
         seed: of everything that is drawn.
         checks: look at every message and at every update of a device whether private parameters
             are in it, and whether what was learned is all there. It takes time; a fleet of 100,000
@@ -22,6 +23,7 @@ class Run:
 
     hours: float = 2.0
     evaluate_every_h: float = 0.5
+    evaluate_users: int = 0
     seed: int = 0
     checks: bool = True
 
@@ -36,5 +38,6 @@ def read_run(given: object) -> Run:
     checks = Checks(run, "run")
     checks.above_zero("hours", 1e6)
     checks.number("evaluate_every_h", 0.0, 1e6)
+    checks.integer("evaluate_users", 0, 10_000_000)
     checks.integer("seed", 0, 2**63 - 1)
     return run

@@ -18,13 +18,24 @@ from device_sims.scenario.errors import ScenarioError
 from device_sims.scenario.faults import Faults, read_faults
 from device_sims.scenario.fleet import FleetBehaviour, read_fleet
 from device_sims.scenario.run import Run, read_run
+from device_sims.scenario.service import Service, read_service
 from device_sims.scenario.table import nearest, plain
 from device_sims.scenario.task import read_task, task_table
 from wire.errors import WireError
 
 __all__ = ["TABLES", "Scenario", "example", "read_scenario", "to_toml"]
 
-TABLES = ("task", "data", "fleet", "faults", "attackers", "aggregation", "admission", "run")
+TABLES = (
+    "task",
+    "data",
+    "fleet",
+    "faults",
+    "attackers",
+    "aggregation",
+    "admission",
+    "service",
+    "run",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +51,7 @@ class Scenario:
         attackers: devices that are hostile.
         rule: how updates are merged.
         admission: what an update must keep to.
+        service: how the aggregator works.
         run: how long.
     """
 
@@ -51,6 +63,7 @@ class Scenario:
     attackers: Attackers = field(default_factory=Attackers)
     rule: Rule = field(default_factory=Rule)
     admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
+    service: Service = field(default_factory=Service)
     run: Run = field(default_factory=Run)
 
     @classmethod
@@ -76,6 +89,7 @@ class Scenario:
             attackers=read_attackers(tables["attackers"]),
             rule=Rule.from_dict(tables["aggregation"]),
             admission=_admission(tables["admission"]),
+            service=read_service(tables["service"]),
             run=read_run(tables["run"]),
         )
 
@@ -114,6 +128,7 @@ def to_toml(scenario: Scenario) -> str:
             "attackers": plain(scenario.attackers),
             "aggregation": scenario.rule.to_dict(),
             "admission": asdict(scenario.admission),
+            "service": plain(scenario.service),
             "run": plain(scenario.run),
         }
     )

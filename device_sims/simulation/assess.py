@@ -28,12 +28,18 @@ class Assessor:
         split: the data.
         replay: says when what happens; None where all of it is there from the start.
         private: a device's private parameters by its number.
+        users: int64, ascending: whose quality is measured; None for all.
     """
 
     def __init__(
-        self, bundle: Bundle, split: Split, replay: Replay | None, private: Private
+        self,
+        bundle: Bundle,
+        split: Split,
+        replay: Replay | None,
+        private: Private,
+        users: IntArray | None,
     ) -> None:
-        self._examiner = Examiner(bundle, split)
+        self._examiner, self._users = Examiner(bundle, split), users
         self._replay, self._private = replay, private
 
     def rank(self, federated: Mapping[str, Table], now_s: float) -> Ranks:
@@ -44,15 +50,19 @@ class Assessor:
             now_s: seconds since the run began.
         """
         if self._replay is None:
-            return self._examiner.rank(federated, self._private, "test")
+            return self._examiner.rank(federated, self._private, "test", users=self._users)
         split, users = self._replay.split_at(now_s)
+        if self._users is not None:
+            users = np.intersect1d(users, self._users, assume_unique=True)
         return self._examiner.rank(federated, self._private, "test", split=split, users=users)
 
     def validation(self, federated: Mapping[str, Table]) -> Quality | None:
         """The quality on the validation items; None with replay."""
         if self._replay is not None:
             return None
-        return self._examiner.rank(federated, self._private, "validation").quality()
+        return self._examiner.rank(
+            federated, self._private, "validation", users=self._users
+        ).quality()
 
     def exposure(self, federated: Mapping[str, Table], item: int) -> float:
         """To which share of the users a version shows an item."""

@@ -5,6 +5,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from device_sims.folder import run_folder
 if TYPE_CHECKING:
     from device_sims.scenario import Scenario
     from device_sims.simulation.outcome import Outcome
+    from device_sims.simulation.training import Kit, Pool
     from device_sims.simulation.workshop import Workshop
 
 # The simulator brings the aggregator along: it is imported where it is needed, for `--help` and the
@@ -45,6 +48,7 @@ def add_commands(
     simulated.add_argument(
         "--example", action="store_true", help="print a scenario with every key, and stop"
     )
+    _add_pool_options(simulated)
     tortured = commands.add_parser(
         "torture",
         help="random scenarios and faults; whatever breaks is shrunk to a small scenario",
@@ -57,7 +61,35 @@ def add_commands(
     tortured.add_argument("--seed", type=int, default=0, help="of the first scenario")
     tortured.add_argument("--like", type=Path, help="a scenario to vary; default: a small one")
     tortured.add_argument("--out", type=Path, default=Path("runs/torture"), help="folder to write")
+    _add_pool_options(tortured)
     return {"simulate": _simulate, "torture": _torture}
+
+
+def _add_pool_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="that train and encode beside the one with the clock; 1 is that one itself (default)",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="train and encode on a Ray cluster instead: its address, `auto` for the one that is "
+        "running, `local` to start one on this machine. The digest is the same wherever this is "
+        "done, among machines of one kind",
+    )
+
+
+def _pool(arguments: argparse.Namespace) -> "Callable[[Kit], AbstractContextManager[Pool]]":
+    from device_sims.scenario import ScenarioError
+    from device_sims.simulation.pools import open_pool
+
+    if arguments.processes < 1:
+        raise ScenarioError(f"--processes is {arguments.processes}; expected at least 1")
+    if arguments.ray is not None and arguments.processes > 1:
+        raise ScenarioError("--processes goes without --ray, which uses all of its cluster")
+    return partial(open_pool, processes=arguments.processes, ray=arguments.ray)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
@@ -74,7 +106,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     if arguments.seed is not None:
         scenario = scenario.with_seed(arguments.seed)
     with run_folder(arguments.out) as out:
-        workshop = Workshop(out)
+        workshop = Workshop(out, pool=_pool(arguments))
         bar = tqdm(
             total=100, unit="%", desc=scenario.name, disable=not sys.stderr.isatty(), leave=False
         )
@@ -102,7 +134,7 @@ def _torture(arguments: argparse.Namespace) -> int:
     deadline, seed = time.monotonic() + 3600.0 * arguments.hours, arguments.seed
     faults, runs, updates = Counter[str](), 0, 0
     with run_folder(arguments.out) as out:
-        workshop = Workshop(out)
+        workshop = Workshop(out, pool=_pool(arguments))
         try:
             while time.monotonic() < deadline or not runs:
                 scenario = draw_scenario(like, seed)

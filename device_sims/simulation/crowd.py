@@ -157,7 +157,7 @@ class _Shared:
 
     def __init__(self, around: Surroundings) -> None:
         self.objects = [around, *around.shared, around.source, around.runtime]
-        self.objects += [around.breaker, around.shortage]
+        self.objects += [around.trainer, around.breaker, around.shortage]
         self.numbers = {id(shared): number for number, shared in enumerate(self.objects)}
         self.task: LocalTask | None = None
 

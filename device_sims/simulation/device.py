@@ -24,6 +24,7 @@ from edge_agent.errors import StoreError
 from edge_agent.interactions import Interaction
 from edge_agent.participant import STORE_RETRY_S
 from edge_agent.runtimes import Runtime
+from edge_agent.trainer import Trainer
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
@@ -65,7 +66,8 @@ class Surroundings:
         time: the clock.
         network: to the aggregator.
         source: of models.
-        runtime: trains.
+        runtime: scores, and says what programs take.
+        trainer: trains.
         task: 32 hex characters.
         meter: counts what taking part costs.
         breaker: cuts their power.
@@ -83,6 +85,7 @@ class Surroundings:
     network: Network
     source: BlobSource
     runtime: Runtime
+    trainer: Trainer
     task: str
     meter: Meter
     breaker: Breaker
@@ -180,6 +183,7 @@ class Device:
                 transport=self,
                 clock=self._clock,
                 rng=self._rng,
+                trainer=self._around.trainer,
             )
         except (PowerCut, StoreError):
             self._die()
@@ -321,6 +325,7 @@ class Device:
                 self._trains = True
                 if self._forger is not None:
                     self._base = base
+                agent.train_ahead(base)
                 download_s = (agent.received_bytes - before) / self._link.down_bytes_s
                 train_s = self._link.update_s
                 self._later(download_s + train_s, Device.finish, base, train_s)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 
@@ -14,9 +15,6 @@ from wire import topics
 
 __all__ = ["Network"]
 
-BATCH_S = 0.05
-"""What arrives within so many seconds reaches the aggregator together."""
-
 Deliver = Callable[[str, bytes], object]
 
 
@@ -26,6 +24,7 @@ class Network:
     Args:
         time: the clock.
         faults: what goes wrong; may be replaced while it runs.
+        together_s: what arrives within so many seconds reaches the aggregator together.
         rng: draws all of it.
         happened: counts faults by kind.
     """
@@ -34,18 +33,21 @@ class Network:
         self,
         time: VirtualTime,
         faults: Faults,
+        together_s: float,
         rng: np.random.Generator,
         happened: Counter[str],
     ) -> None:
         self._time, self._rng, self._happened = time, rng, happened
+        self._together_s = together_s
         self.faults = faults
         self.retained: dict[str, bytes] = {}
         self.on_sent: Callable[[str, bytes], object] = lambda _topic, _payload: None
         self.to_aggregator: Callable[[list[Inbound]], object] = lambda _messages: None
         self.on_announced: Callable[[], object] = lambda: None
         self._receipts: dict[str, tuple[Deliver, Conditions]] = {}
-        self._queue: list[Inbound] = []
-        self._handed_over: list[Inbound] = []
+        self._queue: dict[int, Inbound] = {}
+        self._handed_over: dict[int, Inbound] = {}
+        self._numbers = count()
         self._due = False
         self._restarts = 0
         self._up_at = -math.inf
@@ -71,8 +73,8 @@ class Network:
         self._up_at = self._time() + down_s
         self._receipts.clear()
         self.retained.clear()
-        again = [message for message in self._handed_over if message not in self._queue]
-        self._queue = again + self._queue
+        again = {n: known for n, known in self._handed_over.items() if n not in self._queue}
+        self._queue = again | self._queue
         self._time.after(down_s, self.hand_over)
 
     # From devices
@@ -115,8 +117,8 @@ class Network:
         """Give the aggregator what waits; it acknowledges what it is done with."""
         self._due = False
         if self._queue and self.down_s == 0.0:
-            self._handed_over = list(self._queue)
-            self.to_aggregator(list(self._queue))
+            self._handed_over = dict(self._queue)
+            self.to_aggregator(list(self._queue.values()))
 
     def _later(self, delay_s: float, call: Callable[[], object]) -> None:
         """Have something arrive, unless the broker is restarted before."""
@@ -124,17 +126,15 @@ class Network:
         self._time.after(delay_s, lambda: call() if restarts == self._restarts else None)
 
     def _arrived(self, topic: str, payload: bytes) -> None:
-        message: Inbound
+        number = next(self._numbers)
 
         def acknowledge() -> None:
-            if message in self._queue:
-                self._queue.remove(message)
+            self._queue.pop(number, None)
 
-        message = Inbound(topic, payload, acknowledge)
-        self._queue.append(message)
+        self._queue[number] = Inbound(topic, payload, acknowledge)
         if not self._due:
             self._due = True
-            self._time.after(BATCH_S, self.hand_over)
+            self._time.after(self._together_s, self.hand_over)
 
     def _answered(self, topic: str, payload: bytes) -> None:
         if topic in self._receipts:

@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from device_sims.datasets import Split
+from device_sims.datasets.interactions import IntArray
 from device_sims.fleet import device_name, fill
 from device_sims.nature import Nature, Population
 from device_sims.scenario import Faults, Scenario
@@ -37,6 +38,7 @@ from edge_agent.agent import Sent
 from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.interactions import Interaction
 from edge_agent.runtimes import open_runtime
+from edge_agent.trainer import Here, Trainer
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
@@ -60,6 +62,7 @@ def simulate(
     split: Split,
     folder: Path,
     *,
+    trainer: Trainer | None = None,
     progress: Report = lambda _share, _updates: None,
     awake: int = AWAKE,
 ) -> Outcome:
@@ -72,28 +75,38 @@ def simulate(
         bundle: the task.
         split: device u has user u's interactions.
         folder: for ledger, blobs and the devices' storage; nothing may be there.
+        trainer: does the work of local updates; None for one after the other.
         progress: called with the share of the time that has passed, and the updates made.
         awake: so many devices that wait are held in memory, the others in a file; it changes
             nothing but time and memory.
     """
     with threadpool_limits(1, user_api="blas"):
-        return _Simulation(scenario, bundle, split, folder, awake).run(progress)
+        return _Simulation(scenario, bundle, split, folder, trainer or Here(), awake).run(progress)
 
 
 class _Simulation:
     def __init__(
-        self, scenario: Scenario, bundle: Bundle, split: Split, folder: Path, awake: int
+        self,
+        scenario: Scenario,
+        bundle: Bundle,
+        split: Split,
+        folder: Path,
+        trainer: Trainer,
+        awake: int,
     ) -> None:
         self._scenario, self._bundle, self._split = scenario, bundle, split
         self._time, self._happened, faults = VirtualTime(), Counter[str](), scenario.faults
         population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
         self._replay = _replay(scenario, split)
         self._item = promoted_item(scenario.attackers, split, bundle.manifest)
-        self._network = Network(self._time, faults, self._fault_rng(0), self._happened)
+        self._network = Network(
+            self._time, faults, scenario.service.together_s, self._fault_rng(0), self._happened
+        )
         self._server = Server(
             folder / "aggregator",
             bundle,
             scenario.rule,
+            scenario.service,
             time=self._time,
             network=self._network,
             breaker=self._breaker("aggregator_crash", 1),
@@ -104,7 +117,7 @@ class _Simulation:
         self._created, self._accepted = 0, Accepted(bundle.task)
         self._updates, self._meter = Counter[int](), Meter()
         self._privacy, self._mass = PrivacyWatch(), MassWatch(bundle.manifest.federated)
-        self._assessor = Assessor(bundle, split, self._replay, self._private)
+        self._assessor = Assessor(bundle, split, self._replay, self._private, self._examined())
         backup_rng = self._fault_rng(2)
         natures = [population.nature(number) for number in range(split.user_count)]
         source = DirectSource(bundle, self._server.blobs, self._server.patches)
@@ -114,6 +127,7 @@ class _Simulation:
             network=self._network,
             source=source,
             runtime=runtime,
+            trainer=trainer,
             task=bundle.task,
             meter=self._meter,
             breaker=breaker,
@@ -285,6 +299,13 @@ class _Simulation:
             ndcg_at_10=test.ndcg_at_10 if test else 0.0,
             validation_ndcg_at_10=validation.ndcg_at_10 if validation else None,
         )
+
+    def _examined(self) -> IntArray | None:
+        """Whose quality is measured; None for all."""
+        count, users = self._scenario.run.evaluate_users, self._split.user_count
+        if not 0 < count < users:
+            return None
+        return np.sort(self._rng(11).choice(users, count, replace=False))
 
     def _now_s(self) -> float:
         return self._time() - START

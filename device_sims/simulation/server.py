@@ -15,7 +15,7 @@ from aggregator.merging import Rule
 from aggregator.metrics import Instruments
 from aggregator.patches import Patches
 from aggregator.reception import Inbound
-from aggregator.retention import Retention
+from device_sims.scenario import Service
 from device_sims.simulation.disk import Disk, Shortage
 from device_sims.simulation.network import Network
 from device_sims.simulation.power import Breaker, PowerCut, breaking
@@ -36,7 +36,6 @@ LEDGER_WRITES = (
     "tidy",
 )
 BLOB_WRITES = ("put", "put_file", "delete")
-ANNOUNCE_INTERVAL_S = 1.0
 LEAST_RESTART_S = 0.1
 """A service that cannot start, for its disk is full, does not try in the same instant again."""
 
@@ -48,6 +47,7 @@ class Server:
         folder: for its ledger and blobs.
         bundle: the task.
         rule: how updates are merged.
+        service: how often it announces, and what it keeps.
         time: the clock.
         network: to the devices.
         breaker: cuts its power.
@@ -66,6 +66,7 @@ class Server:
         folder: Path,
         bundle: Bundle,
         rule: Rule,
+        service: Service,
         *,
         time: VirtualTime,
         network: Network,
@@ -75,7 +76,8 @@ class Server:
         restart_s: float,
     ) -> None:
         folder.mkdir(parents=True)
-        self._folder, self._bundle, self._rule = folder, bundle, rule
+        self._folder, self._bundle = folder, bundle
+        self._rule, self._service = rule, service
         self._time, self._network, self.breaker = time, network, breaker
         self.shortage, self._admission = shortage, admission
         self._ledger_disk = Disk(shortage, _no_space_for_ledger)
@@ -106,9 +108,9 @@ class Server:
                 clock=self._time,
                 instruments=Instruments(),
                 admission=self._admission,
-                retention=Retention(),
+                retention=self._service.retention,
                 rule=self._rule,
-                announce_interval_s=ANNOUNCE_INTERVAL_S,
+                announce_interval_s=self._service.announce_interval_s,
             )
             engine.start()
             engine.register(self._bundle)

@@ -9,7 +9,9 @@ import pytest
 from device_sims.scenario import Scenario
 from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.pages import Pages
+from device_sims.simulation.pools import open_pool
 from device_sims.simulation.run import simulate
+from device_sims.simulation.training import BatchTrainer
 from device_sims.simulation.workshop import Workshop
 from edge_agent.durable_state import OutboxEntry
 from tests.device_sims.simulation.test_simulation import CALM, STORM
@@ -44,8 +46,13 @@ def test_how_many_stay_awake_changes_no_bit(
     for awake in (1, 4, 1_000):
         folder = tmp_path / str(awake)
         folder.mkdir()
-        bundle, split = workshop.prepare(scenario)
-        outcomes.append(simulate(scenario, bundle, split, folder, awake=awake).to_dict())
+        made = workshop.prepare(scenario)
+        with open_pool(made.kit) as pool:
+            trainer = BatchTrainer(pool)
+            outcome = simulate(
+                scenario, made.bundle, made.split, folder, trainer=trainer, awake=awake
+            )
+        outcomes.append(outcome.to_dict())
         slept.append(len(read))
         read.clear()
     assert outcomes[0] == outcomes[1] == outcomes[2]
