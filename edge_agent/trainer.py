@@ -113,6 +113,6 @@ def pack(manifest: Manifest, work: Work, outputs: Mapping[str, Array]) -> Made:
 def _touched(residual: Tensor, delta: Tensor) -> Tensor:
     """What there is of a residual in the rows that a delta has."""
     if isinstance(residual, RowBlock) and isinstance(delta, RowBlock):
-        kept = np.isin(residual.rows, delta.rows, assume_unique=True)
+        kept = delta.has(residual.rows)
         return RowBlock(residual.rows[kept], residual.values[kept])
     return residual

@@ -25,7 +25,7 @@ __all__ = ["Prepared", "Workshop"]
 
 logger = logging.getLogger(__name__)
 
-DEVICES = 16
+DEVICES = 8
 """That are trained in one call: with more of them their tables leave the processor's cache."""
 ALIGNMENT = 16
 """Samples of a step are filled up to a multiple, so that no device's numbers are at the end of a

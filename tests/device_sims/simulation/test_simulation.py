@@ -195,6 +195,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["simulate"], "no scenario is given"),
         (["simulate", "/nowhere.toml"], "cannot read /nowhere.toml"),
         (["torture", "--hours", "0"], "--hours is 0; expected a number above 0"),
+        (["torture", "--processes", "0"], "--processes is 0; expected at least 1"),
+        (["torture", "--processes", "2", "--ray", "local"], "--processes goes without --ray"),
     ],
 )
 def test_bad_arguments_are_one_line_and_code_2(
