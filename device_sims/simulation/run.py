@@ -52,6 +52,7 @@ class Measured:
         bytes_up: sent so far, every attempt counted.
         hr_at_10: share of devices whose item is among the first ten.
         ndcg_at_10: with its rank.
+        validation_ndcg_at_10: the same on the validation items, by which a moment is picked.
     """
 
     hours: float
@@ -60,6 +61,7 @@ class Measured:
     bytes_up: int
     hr_at_10: float
     ndcg_at_10: float
+    validation_ndcg_at_10: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +234,9 @@ class _Simulation:
         publication = self._server.reports.publication(self._bundle.task, version)
         if publication is None:
             # The aggregator has not come up yet.
-            return Measured(self._hours(), -1, len(self._created), self._bytes_up, 0.0, 0.0)
+            return Measured(self._hours(), -1, len(self._created), self._bytes_up, 0.0, 0.0, 0.0)
         federated = map_parameters(self._server.blobs.path(publication.sha256))
-        _, test = self._examiner.examine(federated, self._private)
+        validation, test = self._examiner.examine(federated, self._private)
         return Measured(
             hours=self._hours(),
             version=version,
@@ -242,6 +244,7 @@ class _Simulation:
             bytes_up=self._bytes_up,
             hr_at_10=test.hr_at_10,
             ndcg_at_10=test.ndcg_at_10,
+            validation_ndcg_at_10=validation.ndcg_at_10,
         )
 
     def _hours(self) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device_sims.data_options import DATASETS, load_data
-from device_sims.datasets import Split, split_latest
+from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.model import make_recommender
-from device_sims.scenario import Scenario
+from device_sims.scenario import DataChoice, Scenario
 from device_sims.simulation.run import Outcome, simulate
 from wire.bundle import Bundle
 
@@ -24,7 +24,21 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._loaded: dict[str, tuple[Interactions, Split]] = {}
         self._made: dict[str, tuple[Bundle, Split]] = {}
+
+    def load(self, data: DataChoice) -> tuple[Interactions, Split]:
+        """The data of a scenario, whole and divided.
+
+        Raises:
+            DatasetError: the data cannot be loaded.
+            ValueError: an option of the data does not go with the data set.
+        """
+        key = repr(data)
+        if key not in self._loaded:
+            interactions = _load(data)
+            self._loaded[key] = (interactions, split_latest(interactions))
+        return self._loaded[key]
 
     def prepare(self, scenario: Scenario) -> tuple[Bundle, Split]:
         """The bundle and the data of a scenario.
@@ -57,18 +71,8 @@ class Workshop:
         # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
         from export import build_bundle
 
-        data, model = scenario.data, scenario.model
-        options = {option: None for taken in DATASETS.values() for option in taken}
-        interactions = load_data(
-            argparse.Namespace(
-                dataset=data.dataset,
-                data=list(data.files),
-                devices=data.users or None,
-                seed=0,
-                skip_bad_lines=False,
-                **{**options, **data.options},
-            )
-        )
+        model = scenario.model
+        interactions, split = self.load(scenario.data)
         bundle = build_bundle(
             make_recommender(model, interactions, seed=0),
             out=folder,
@@ -76,4 +80,18 @@ class Workshop:
             training=model.training,
             codec=model.codec,
         )
-        return bundle, split_latest(interactions)
+        return bundle, split
+
+
+def _load(data: DataChoice) -> Interactions:
+    options = {option: None for taken in DATASETS.values() for option in taken}
+    return load_data(
+        argparse.Namespace(
+            dataset=data.dataset,
+            data=list(data.files),
+            devices=data.users or None,
+            seed=0,
+            skip_bad_lines=False,
+            **{**options, **data.options},
+        )
+    )
