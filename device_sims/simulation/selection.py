@@ -1,0 +1,115 @@
+"""Who trains when: as soon as a place is free, or in rounds in which all begin together."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from device_sims.simulation.virtual_time import Alarm, VirtualTime
+
+__all__ = ["Selection"]
+
+
+class Selection:
+    """Gives a fixed number of places to devices that ask for one, in random order.
+
+    Without rounds a place goes to the next device as soon as the one before is done, as in Huba et
+    al., "Papaya: Practical, Private, and Scalable Federated Learning", MLSys 2022. With rounds all
+    begin with the same version, nobody takes a place that was given up in time, and the next
+    places are given when a newer version is announced: the barrier of McMahan et al., AISTATS 2017.
+    When nothing comes of a round, because all that it sent was lost or refused, another begins.
+
+    Args:
+        places: at least 1.
+        rounds: whether to give them in rounds.
+        patience_s: with rounds: how long after the last of a round is done another begins, though
+            there is no newer version.
+        time: the clock.
+        rng: decides between devices.
+
+    Attributes:
+        on_chosen: called with the name of a device that waits and now has a place.
+    """
+
+    def __init__(
+        self,
+        *,
+        places: int,
+        rounds: bool,
+        patience_s: float,
+        time: VirtualTime,
+        rng: np.random.Generator,
+    ) -> None:
+        self._places, self._rounds, self._patience_s = places, rounds, patience_s
+        self._time, self._rng = time, rng
+        self.on_chosen: Callable[[str], object] = lambda _name: None
+        # Dictionaries for their order, which does not change from one process to the next.
+        self._waiting = dict[str, None]()
+        self._chosen, self._busy = set[str](), set[str]()
+        self._served = set[str]()
+        self._version = -1
+        self._alarm: Alarm | None = None
+
+    def ask(self, name: str) -> bool:
+        """Whether a device may begin now; otherwise it will be called when it may."""
+        if name not in self._chosen:
+            self._waiting[name] = None
+            self._give(asking=name)
+        if name not in self._chosen:
+            return False
+        self._chosen.remove(name)
+        self._busy.add(name)
+        return True
+
+    def offline(self, name: str) -> None:
+        """A device has no connection; if it has begun it goes on."""
+        self._waiting.pop(name, None)
+        if name in self._chosen:
+            self._chosen.remove(name)
+            self._served.discard(name)
+            self._give()
+
+    def done(self, name: str) -> None:
+        """A device that had begun has ended, well or not, or has lost its power."""
+        if name not in self._busy:
+            return
+        self._busy.remove(name)
+        self._give()
+        if self._rounds and not self._busy and not self._chosen:
+            self._await_version()
+
+    def announced(self, version: int) -> None:
+        """A version was announced, perhaps again."""
+        if version != self._version:
+            self._version = version
+            self._next_round()
+
+    def _next_round(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._served.clear()
+        self._give()
+
+    def _await_version(self) -> None:
+        if self._alarm is None:
+            self._alarm = self._time.after(self._patience_s, self._next_round)
+
+    def _free(self) -> int:
+        if self._rounds:
+            return self._places - len(self._served)
+        return self._places - len(self._busy) - len(self._chosen)
+
+    def _give(self, *, asking: str = "") -> None:
+        """Give what is free to devices that wait; those of this round had their turn."""
+        candidates = [name for name in self._waiting if name not in self._served]
+        count = min(self._free(), len(candidates))
+        if count < 1:
+            return
+        for at in self._rng.choice(len(candidates), count, replace=False).tolist():
+            name = candidates[at]
+            del self._waiting[name]
+            self._chosen.add(name)
+            if self._rounds:
+                self._served.add(name)
+            if name != asking:
+                self.on_chosen(name)
