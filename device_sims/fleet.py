@@ -33,7 +33,7 @@ from edge_agent.task import LocalTask
 from edge_agent.workers import Workers
 from wire.delta import FloatArray
 
-__all__ = ["Fleet", "FleetError", "FleetPlan", "Traffic", "device_name", "fill"]
+__all__ = ["Fleet", "FleetError", "FleetPlan", "Traffic", "as_interactions", "device_name", "fill"]
 
 TRY_AGAIN_S = 0.2
 SNAPSHOTS_KEPT = 64
@@ -312,10 +312,22 @@ def fill(store: Store, split: Split, number: int) -> None:
         items = np.append(items, split.validation[number])
         times = np.append(times, split.validation_times[number])
         context = np.append(context, split.validation_context[number : number + 1], axis=0)
-    store.add_interactions(
-        Interaction(item, at, _named(split.context, ids))
-        for item, at, ids in zip(items.tolist(), times.tolist(), context.tolist(), strict=True)
-    )
+    store.add_interactions(as_interactions(split.context, items, times, context))
+
+
+def as_interactions(
+    fields: Sequence[ContextField], items: IntArray, times: IntArray, context: IntArray
+) -> list[Interaction]:
+    """Rows of a data set as a device is told of them.
+
+    Args:
+        fields: the fields of the context.
+        items: int64 [n].
+        times: int64 [n].
+        context: int64 [n, fields].
+    """
+    rows = zip(items.tolist(), times.tolist(), context.tolist(), strict=True)
+    return [Interaction(item, at, _named(fields, ids)) for item, at, ids in rows]
 
 
 def _named(fields: Sequence[ContextField], ids: Sequence[int]) -> dict[str, int]:

@@ -134,6 +134,11 @@ class Agent:
         """The device's durable state."""
         return self._store
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes downloaded since the last update that went into the outbox."""
+        return self._loader.received_bytes
+
     def subscriptions(self) -> tuple[str, ...]:
         """Topic filters whose messages it wants."""
         announced = topics.announcement(self._task) if self._task else topics.ALL_ANNOUNCEMENTS

@@ -80,6 +80,11 @@ class BaseLoader:
         parameters = self._parameters(task.manifest, announcement)
         return Base(task=task, announcement=announcement, parameters={**parameters, **task.frozen})
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that came in since ``take_received_bytes`` was called last."""
+        return self._received_bytes
+
     def take_received_bytes(self) -> int:
         """Bytes that came in since the last call. A file that the device had before costs none."""
         received, self._received_bytes = self._received_bytes, 0

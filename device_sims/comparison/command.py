@@ -53,7 +53,9 @@ def add_command(
         "--processes", type=int, default=1, help="runs at a time on this machine (default: 1)"
     )
     compare.add_argument(
-        "--data-dir", type=Path, help="where relative data files are; default: this folder"
+        "--data-dir",
+        type=Path,
+        help="where relative data files and traces are; default: this folder",
     )
     aim = compare.add_mutually_exclusive_group()
     aim.add_argument("--target-ndcg", type=float, help="NDCG@10 whose time and cost are asked for")
@@ -100,8 +102,10 @@ def find_scenarios(paths: list[Path], data_dir: Path | None = None) -> list[Scen
 def _with_data(scenario: Scenario, data_dir: Path | None) -> Scenario:
     if data_dir is None:
         return scenario
-    files = tuple(data_dir / file for file in scenario.data.files)
-    return replace(scenario, data=replace(scenario.data, files=files))
+    data, fleet = scenario.data, scenario.fleet
+    files = tuple(data_dir / file for file in data.files)
+    trace = data_dir / fleet.trace if fleet.is_traced else fleet.trace
+    return replace(scenario, data=replace(data, files=files), fleet=replace(fleet, trace=trace))
 
 
 def _compare(arguments: argparse.Namespace) -> int:

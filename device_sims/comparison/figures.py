@@ -25,15 +25,14 @@ Entry = Mapping[str, Any]
 def panel_figures(panel: Entry) -> list[tuple[str, Any]]:
     """The figures of one data set: a sentence on what each shows, and a plotly figure."""
     entries: Sequence[Entry] = panel["scenarios"]
-    axes = [axis for axis in AXES if all(axis in entry["courses"] for entry in entries)]
-    found = [(_sentence(axis), _courses(panel, axis)) for axis in axes if entries]
-    found += [("How stale updates were when they were merged.", _staleness(entries))]
-    if all(entry["groups"] for entry in entries):
-        updates = "How often devices of each kind took part."
-        quality = "What devices of each kind got of it, at the end."
-        found.append((updates, _groups(entries, "updates")))
-        found.append((quality, _groups(entries, "ndcg_at_10")))
-    return found
+    if not entries:
+        return []
+    return [
+        *((_sentence(axis), _courses(panel, axis)) for axis in AXES),
+        ("How stale updates were when they were merged.", _staleness(entries)),
+        ("How often devices of each kind took part.", _groups(entries, "updates")),
+        ("What devices of each kind got of it, at the end.", _groups(entries, "ndcg_at_10")),
+    ]
 
 
 def _sentence(axis: str) -> str:

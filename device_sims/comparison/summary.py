@@ -110,7 +110,6 @@ def _panel(panel: Panel, target: Target) -> dict[str, Any]:
 
 def _case(case: Case, target: float, first: Case) -> dict[str, Any]:
     outcomes = list(case.outcomes.values())
-    axes = [axis for axis in AXES if all(axis in m for o in outcomes for m in o["quality"])]
     return {
         "name": case.name,
         "digest": case.digest,
@@ -122,10 +121,10 @@ def _case(case: Case, target: float, first: Case) -> dict[str, Any]:
         "devices": outcomes[0]["devices"],
         "picked": {name: one.to_dict() for name, one in _quality(case, "picked").items()},
         "end": {name: one.to_dict() for name, one in _quality(case, "end").items()},
-        "spent": {axis: _last(outcomes, axis).to_dict() for axis in axes},
+        "spent": {axis: _last(outcomes, axis).to_dict() for axis in AXES},
         "updates": _last(outcomes, "updates").to_dict(),
-        "to_target": {axis: _reach(case, first, axis, target) for axis in axes},
-        "courses": {axis: _mean_courses(outcomes, axis) for axis in axes},
+        "to_target": {axis: _reach(case, first, axis, target) for axis in AXES},
+        "courses": {axis: _mean_courses(outcomes, axis) for axis in AXES},
         "staleness": _staleness(outcomes),
         "groups": _groups(outcomes),
         "exposure": _exposure(outcomes),
@@ -141,6 +140,9 @@ def _quality(case: Case, which: str) -> dict[str, Estimate]:
 
 
 def _picked(quality: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The moment with the best validation; the last one where nothing is held out for that."""
+    if any(moment["validation_ndcg_at_10"] is None for moment in quality):
+        return quality[-1]
     return max(quality, key=lambda moment: float(moment["validation_ndcg_at_10"]))
 
 
@@ -197,24 +199,23 @@ def _staleness(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Who took part, and what it got; groups are in the order of the first run."""
-    if not all(outcome.get("groups") for outcome in outcomes):
-        return []
-    named = [{group["name"]: group for group in outcome["groups"]} for outcome in outcomes]
+    """Who took part, and what it got."""
     return [
         {
             "name": name,
             **{
-                key: estimate([float(groups[name][key]) for groups in named]).to_dict()
+                key: estimate(
+                    [float(outcome["groups"][name][key]) for outcome in outcomes]
+                ).to_dict()
                 for key in ("devices", "updates", *MEASURES)
             },
         }
-        for name in named[0]
+        for name in outcomes[0]["groups"]
     ]
 
 
 def _exposure(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
-    values = [outcome.get("exposure") for outcome in outcomes]
+    values = [outcome["exposure"] for outcome in outcomes]
     found = [float(value) for value in values if value is not None]
     return estimate(found).to_dict() if len(found) == len(values) else None
 

@@ -172,6 +172,8 @@ def scenario_digest(scenario: Scenario) -> str:
         OSError: a data file cannot be read.
     """
     settings = settings_of(replace(scenario.with_seed(0), name=""))
+    if scenario.fleet.is_traced:
+        settings["fleet"]["trace"] = _file_digest(scenario.fleet.trace)
     return _digest({**settings, "data": _content(scenario)})
 
 

@@ -46,6 +46,8 @@ class Audit:
         unmerged: what the versions say that they took, less what the ledger says was taken.
         not_the_fold: 1 if the model is not what the ledger makes of the bundle alone.
         leaks: messages with private parameters in them.
+        mass: updates of honest devices after which something that was learned is nowhere, or twice;
+            see ``mass``.
     """
 
     created: int
@@ -56,11 +58,12 @@ class Audit:
     unmerged: int
     not_the_fold: int
     leaks: int
+    mass: int
 
     @property
     def broken(self) -> list[str]:
         """Names of the invariants that do not hold."""
-        names = ("lost", "unanswered", "twice", "unmerged", "not_the_fold", "leaks")
+        names = ("lost", "unanswered", "twice", "unmerged", "not_the_fold", "leaks", "mass")
         return [name for name in names if getattr(self, name)]
 
     @classmethod
@@ -73,6 +76,7 @@ class Audit:
         accepted: Collection[UpdateKey],
         unanswered: int,
         leaks: int,
+        mass: int,
     ) -> "Audit":
         """Look at everything.
 
@@ -83,6 +87,7 @@ class Audit:
             accepted: those of which a device was told that they are in the ledger.
             unanswered: updates in outboxes.
             leaks: as counted.
+            mass: as counted.
         """
         ledger, task = server.ledger, bundle.task
         newest = ledger.newest_version(task)
@@ -101,6 +106,7 @@ class Audit:
             unmerged=abs(sum(version.updates for version in versions) - len(taken)),
             not_the_fold=int(not _is_fold(server, bundle, newest.version, newest.digest)),
             leaks=leaks,
+            mass=mass,
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from device_sims.folder import run_folder
-from device_sims.scenario import EXAMPLE, Scenario, ScenarioError, read_scenario, to_toml
+from device_sims.scenario import Scenario, ScenarioError, example, read_scenario, to_toml
 from device_sims.simulation.report import table, write_outcome
 from device_sims.simulation.run import Outcome
 from device_sims.simulation.torture import draw_scenario, shrink
@@ -58,7 +58,7 @@ def add_commands(
 
 def _simulate(arguments: argparse.Namespace) -> int:
     if arguments.example:
-        print(EXAMPLE, end="")
+        print(example(), end="")
         return 0
     if arguments.scenario is None:
         raise ScenarioError("no scenario is given; `rivulet-fleet simulate --example` prints one")

@@ -1,11 +1,11 @@
 """Crashes between any two writes: a power cut for whatever holds the wrapped storage."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Breaker", "PowerCut", "breaking"]
+__all__ = ["Breaker", "Guard", "PowerCut", "breaking"]
 
 
 class PowerCut(BaseException):
@@ -42,13 +42,20 @@ class Breaker:
         raise PowerCut
 
 
-def breaking(storage: Any, breaker: Breaker, writes: tuple[str, ...]) -> Any:
-    """The same storage, at whose writes the power may be cut."""
+class Guard(Protocol):
+    """Stands before every write."""
+
+    def write(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out a write, or not."""
+
+
+def breaking(storage: Any, guard: Guard, writes: tuple[str, ...]) -> Any:
+    """The same storage, at whose writes something may happen."""
     for name in writes:
         method = getattr(storage, name)
 
-        def cut(*args: Any, _method: Callable[..., Any] = method, **kwargs: Any) -> Any:
-            return breaker.write(_method, *args, **kwargs)
+        def guarded(*args: Any, _method: Callable[..., Any] = method, **kwargs: Any) -> Any:
+            return guard.write(_method, *args, **kwargs)
 
-        setattr(storage, name, cut)
+        setattr(storage, name, guarded)
     return storage

@@ -32,11 +32,11 @@ def outcome(speed: float, seed: int, *, best: float = 0.4, exposure: float | Non
         "faults": {},
         "audit": {"created": 400, "accepted": 400, "lost": 0, "leaks": 0},
         "digest": f"{seed:064x}",
-        "groups": [
-            {"name": "fast", "updates": 600, **group},
-            {"name": "middle", "updates": 300, **group},
-            {"name": "slow", "updates": 50, **group, "ndcg_at_10": 0.2},
-        ],
+        "groups": {
+            "fast": {"updates": 600, **group},
+            "middle": {"updates": 300, **group},
+            "slow": {"updates": 50, **group, "ndcg_at_10": 0.2},
+        },
         "exposure": exposure,
     }
 

@@ -6,17 +6,17 @@ import numpy as np
 
 from device_sims.simulation.virtual_time import Alarm, VirtualTime
 
-__all__ = ["Selection"]
+__all__ = ["Places"]
 
 
-class Selection:
+class Places:
     """Gives a fixed number of places to devices that ask for one, in random order.
 
     Without rounds a place goes to the next device as soon as the one before is done, as in Huba et
     al., "Papaya: Practical, Private, and Scalable Federated Learning", MLSys 2022. With rounds all
     begin with the same version, nobody takes a place that was given up in time, and the next
     places are given when a newer version is announced: the barrier of McMahan et al., AISTATS 2017.
-    When nothing comes of a round, because all that it sent was lost or refused, another begins.
+    Who fails is replaced by another, and when nothing comes of a round all the same, another begins.
 
     Args:
         places: at least 1.
@@ -45,7 +45,8 @@ class Selection:
         # Dictionaries for their order, which does not change from one process to the next.
         self._waiting = dict[str, None]()
         self._chosen, self._busy = set[str](), set[str]()
-        self._served = set[str]()
+        # Of this round: who had a place, and how many of them failed.
+        self._served, self._failed = set[str](), 0
         self._version = -1
         self._alarm: Alarm | None = None
 
@@ -68,14 +69,20 @@ class Selection:
             self._served.discard(name)
             self._give()
 
-    def done(self, name: str) -> None:
-        """A device that had begun has ended, well or not, or has lost its power."""
+    def done(self, name: str, *, failed: bool) -> None:
+        """A device that had begun has ended."""
         if name not in self._busy:
             return
         self._busy.remove(name)
+        self._failed += failed
         self._give()
         if self._rounds and not self._busy and not self._chosen:
             self._await_version()
+
+    def refused(self) -> None:
+        """The aggregator refused what a device sent, and so waits for one less."""
+        self._failed += 1
+        self._give()
 
     def announced(self, version: int) -> None:
         """A version was announced, perhaps again."""
@@ -88,6 +95,7 @@ class Selection:
             self._alarm.cancel()
             self._alarm = None
         self._served.clear()
+        self._failed = 0
         self._give()
 
     def _await_version(self) -> None:
@@ -96,7 +104,7 @@ class Selection:
 
     def _free(self) -> int:
         if self._rounds:
-            return self._places - len(self._served)
+            return self._places + self._failed - len(self._served)
         return self._places - len(self._busy) - len(self._chosen)
 
     def _give(self, *, asking: str = "") -> None:
