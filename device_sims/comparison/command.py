@@ -3,26 +3,27 @@
 import argparse
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from device_sims.comparison.bar import Bar
-from device_sims.comparison.pool import Done, Failed, LocalPool, Pool
-from device_sims.comparison.records import Records
-from device_sims.comparison.report import as_markdown, check_place, insert, write_report
-from device_sims.comparison.study import Study
-from device_sims.comparison.summary import Target, summarise
 from device_sims.folder import run_folder
-from device_sims.scenario import Scenario, ScenarioError, read_scenario
-from device_sims.simulation.workshop import Workshop
 
-__all__ = ["add_command", "find_scenarios"]
+if TYPE_CHECKING:
+    from device_sims.comparison.pool import Pool
+    from device_sims.comparison.records import Records
+    from device_sims.comparison.study import Study
 
+# The simulator brings the aggregator along: it is imported where it is needed, for `--help` and the
+# other commands should not wait for that.
+
+__all__ = ["add_command"]
+
+TARGET_SHARE = 0.95
 EPILOG = """examples:
   rivulet-fleet compare a.toml b.toml --seeds 5 --processes 2
       every scenario with the seeds 0 to 4, two runs at a time
-  rivulet-fleet compare device_sims/scenarios/1-rounds --data-dir data
-      every scenario of a folder; its data files are looked for in data/
+  rivulet-fleet compare device_sims/scenarios/1-asynchronous.toml --data-dir data
+      every combination of a file's grid; its data files are looked for in data/
   rivulet-fleet compare a.toml b.toml --seeds 10 --out runs/compare
       after the first command: runs the five seeds that are missing
 
@@ -62,7 +63,7 @@ def add_command(
     aim.add_argument(
         "--target-share",
         type=float,
-        default=Target().share,
+        default=TARGET_SHARE,
         help="or a share of the best scenario's (default: %(default)s)",
     )
     compare.add_argument(
@@ -84,31 +85,15 @@ def add_command(
     return _compare
 
 
-def find_scenarios(paths: list[Path], data_dir: Path | None = None) -> list[Scenario]:
-    """The scenarios of files and folders; a folder's are in the order of their names.
-
-    Raises:
-        ScenarioError: a file cannot be read, a value is refused, or a folder has none.
-    """
-    found = []
-    for path in paths:
-        files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
-        if not files:
-            raise ScenarioError(f"{path} has no scenarios; expected files that end in .toml")
-        found += [read_scenario(file) for file in files]
-    return [_with_data(scenario, data_dir) for scenario in found]
-
-
-def _with_data(scenario: Scenario, data_dir: Path | None) -> Scenario:
-    if data_dir is None:
-        return scenario
-    data, fleet = scenario.data, scenario.fleet
-    files = tuple(data_dir / file for file in data.files)
-    trace = data_dir / fleet.trace if fleet.is_traced else fleet.trace
-    return replace(scenario, data=replace(data, files=files), fleet=replace(fleet, trace=trace))
-
-
 def _compare(arguments: argparse.Namespace) -> int:
+    from device_sims.comparison.grid import find_scenarios
+    from device_sims.comparison.pool import LocalPool
+    from device_sims.comparison.records import Records
+    from device_sims.comparison.report import as_markdown, check_place, insert, write_report
+    from device_sims.comparison.study import Study
+    from device_sims.comparison.summary import Target, summarise
+    from device_sims.simulation.workshop import Workshop
+
     _check(arguments)
     scenarios = find_scenarios(arguments.scenarios, arguments.data_dir)
     target = Target(share=arguments.target_share, ndcg=arguments.target_ndcg)
@@ -135,6 +120,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from device_sims.scenario import ScenarioError
+
     for name, value in (("--seeds", arguments.seeds), ("--processes", arguments.processes)):
         if value < 1:
             raise ScenarioError(f"{name} is {value}; expected at least 1")
@@ -146,8 +133,11 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ScenarioError(f"{name} is {value:g}; expected a number above 0 and at most 1")
 
 
-def _run(study: Study, records: Records, pool: Pool, out: Path) -> int:
+def _run(study: "Study", records: "Records", pool: "Pool", out: Path) -> int:
     """Do what is missing and keep it; gives how many runs failed. Ctrl-C ends it early."""
+    from device_sims.comparison.bar import Bar
+    from device_sims.comparison.pool import Done, Failed
+
     failures = 0
     with Bar(study.total, study.missing) as bar:
         try:

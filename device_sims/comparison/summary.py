@@ -73,7 +73,7 @@ class Target:
         ndcg: the value itself, or None.
     """
 
-    share: float = 0.95
+    share: float
     ndcg: float | None = None
 
 

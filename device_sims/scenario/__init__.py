@@ -8,8 +8,17 @@ from device_sims.scenario.data import DataChoice
 from device_sims.scenario.errors import ScenarioError
 from device_sims.scenario.faults import Faults
 from device_sims.scenario.fleet import DeviceClass, FleetBehaviour, Traits
+from device_sims.scenario.loading import load_interactions
 from device_sims.scenario.run import Run
-from device_sims.scenario.scenario import TABLES, Scenario, example, read_scenario, to_toml
+from device_sims.scenario.scenario import (
+    TABLES,
+    Scenario,
+    example,
+    overlay,
+    read_document,
+    read_scenario,
+    to_toml,
+)
 from device_sims.scenario.selection import Selection
 
 __all__ = [
@@ -26,6 +35,9 @@ __all__ = [
     "Selection",
     "Traits",
     "example",
+    "load_interactions",
+    "overlay",
+    "read_document",
     "read_scenario",
     "to_toml",
 ]

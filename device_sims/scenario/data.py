@@ -12,6 +12,10 @@ from device_sims.scenario.table import Checks, read_table, refuse_unknown
 __all__ = ["DataChoice", "read_data"]
 
 MOST_FILES = 16
+_NUMBERS: Mapping[str, Any] = {
+    "items": int,
+    **dict.fromkeys(("mean_interactions", "drift_share", "drift_at"), (int, float)),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,12 @@ class DataChoice:
     replay: bool = False
     history: float = 0.5
     future: float = 0.1
+
+    @property
+    def source(self) -> "DataChoice":
+        """The same data, whenever they come."""
+        plain = DataChoice()
+        return replace(self, replay=plain.replay, history=plain.history, future=plain.future)
 
 
 def read_data(given: object) -> DataChoice:
@@ -71,4 +81,9 @@ def _loader_options(given: object) -> Mapping[str, Any]:
         raise ScenarioError(f"data.options is {given!r:.80}; expected a table")
     known = dict.fromkeys(option for taken in DATASETS.values() for option in taken)
     refuse_unknown(given, known, "data.options")
+    for key in _NUMBERS.keys() & given.keys():
+        kind, value = _NUMBERS[key], given[key]
+        if isinstance(value, bool) or not isinstance(value, kind):
+            expected = "a whole number" if kind is int else "a number"
+            raise ScenarioError(f"data.options.{key} is {value!r:.80}; expected {expected}")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}

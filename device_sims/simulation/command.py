@@ -6,15 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from device_sims.folder import run_folder
-from device_sims.scenario import Scenario, ScenarioError, example, read_scenario, to_toml
-from device_sims.simulation.report import table, write_outcome
-from device_sims.simulation.run import Outcome
-from device_sims.simulation.torture import draw_scenario, shrink
-from device_sims.simulation.workshop import Workshop
+
+if TYPE_CHECKING:
+    from device_sims.scenario import Scenario
+    from device_sims.simulation.outcome import Outcome
+    from device_sims.simulation.workshop import Workshop
+
+# The simulator brings the aggregator along: it is imported where it is needed, for `--help` and the
+# other commands should not wait for that.
 
 __all__ = ["add_commands"]
 
@@ -57,6 +61,10 @@ def add_commands(
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
+    from device_sims.scenario import ScenarioError, example, read_scenario
+    from device_sims.simulation.report import table, write_outcome
+    from device_sims.simulation.workshop import Workshop
+
     if arguments.example:
         print(example(), end="")
         return 0
@@ -84,6 +92,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _torture(arguments: argparse.Namespace) -> int:
+    from device_sims.scenario import Scenario, ScenarioError, read_scenario
+    from device_sims.simulation.torture import draw_scenario
+    from device_sims.simulation.workshop import Workshop
+
     if arguments.hours <= 0.0:
         raise ScenarioError(f"--hours is {arguments.hours:g}; expected a number above 0")
     like = read_scenario(arguments.like) if arguments.like else Scenario.from_dict(SMALL, name="")
@@ -107,7 +119,10 @@ def _torture(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _failed(scenario: Scenario, outcome: Outcome, workshop: Workshop, out: Path) -> int:
+def _failed(scenario: "Scenario", outcome: "Outcome", workshop: "Workshop", out: Path) -> int:
+    from device_sims.scenario import to_toml
+    from device_sims.simulation.torture import shrink
+
     print(f"BROKEN: {', '.join(outcome.audit.broken)}; looking for a smaller scenario", flush=True)
     failure = shrink(scenario, tuple(outcome.audit.broken), workshop.run)
     path = out / "failure.toml"
@@ -116,7 +131,7 @@ def _failed(scenario: Scenario, outcome: Outcome, workshop: Workshop, out: Path)
     return 1
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: "Outcome") -> str:
     return (
         f"seed {outcome.seed}: {outcome.audit.created:,} updates, "
         f"{sum(outcome.faults.values()):,} faults, "

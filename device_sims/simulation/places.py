@@ -14,9 +14,9 @@ class Places:
 
     Without rounds a place goes to the next device as soon as the one before is done, as in Huba et
     al., "Papaya: Practical, Private, and Scalable Federated Learning", MLSys 2022. With rounds all
-    begin with the same version, nobody takes a place that was given up in time, and the next
-    places are given when a newer version is announced: the barrier of McMahan et al., AISTATS 2017.
-    Who fails is replaced by another, and when nothing comes of a round all the same, another begins.
+    begin with the same version, and the next places are given when a newer version is announced:
+    the barrier of McMahan et al., AISTATS 2017. Who fails is replaced by another, and when nothing
+    comes of a round all the same, the next one begins.
 
     Args:
         places: at least 1.

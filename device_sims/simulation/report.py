@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from device_sims.simulation.run import Outcome
+from device_sims.simulation.outcome import Outcome
 
 __all__ = ["table", "write_outcome"]
 

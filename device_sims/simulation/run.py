@@ -41,7 +41,7 @@ from wire.delta import FloatArray
 from wire.messages import Announcement, Refusal
 from wire.parameters import map_parameters
 
-__all__ = ["Measured", "Outcome", "simulate"]
+__all__ = ["simulate"]
 
 DRAIN_S = 86_400.0
 DRAIN_STEP_S = 600.0

@@ -16,7 +16,7 @@ from device_sims.scenario import (
     Scenario,
     Traits,
 )
-from device_sims.simulation.run import Outcome
+from device_sims.simulation.outcome import Outcome
 
 __all__ = ["Failure", "draw_scenario", "shrink", "smaller"]
 

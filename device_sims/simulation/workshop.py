@@ -1,15 +1,15 @@
 """From a scenario to what a simulation needs: the data, the bundle, a folder."""
 
-import argparse
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from device_sims.data_options import DATASETS, load_data
 from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.model import make_recommender
-from device_sims.scenario import DataChoice, Scenario
-from device_sims.simulation.run import Outcome, simulate
+from device_sims.nature import read_trace
+from device_sims.scenario import DataChoice, Scenario, load_interactions
+from device_sims.simulation.outcome import Outcome
+from device_sims.simulation.run import simulate
 from wire.bundle import Bundle
 
 __all__ = ["Workshop"]
@@ -36,7 +36,7 @@ class Workshop:
         """
         key = repr(data)
         if key not in self._loaded:
-            interactions = _load(data)
+            interactions = load_interactions(data)
             self._loaded[key] = (interactions, split_latest(interactions))
         return self._loaded[key]
 
@@ -44,12 +44,15 @@ class Workshop:
         """The bundle and the data of a scenario.
 
         Raises:
-            DatasetError: the data cannot be loaded.
+            DatasetError: the data or a trace cannot be loaded.
             ExportError: the recommender cannot be exported.
             RecommenderError: it refuses its options, or does not fit the data.
+            ScenarioError: there are fewer users than devices.
             ValueError: an option of the data does not go with the data set.
         """
-        key = repr((scenario.model, scenario.data))
+        if scenario.fleet.is_traced:
+            read_trace(scenario.fleet.trace)
+        key = repr((scenario.model, scenario.data.source))
         if key not in self._made:
             self._made[key] = self._make(scenario, self._folder / f"bundle-{len(self._made)}")
         return self._made[key]
@@ -81,17 +84,3 @@ class Workshop:
             codec=model.codec,
         )
         return bundle, split
-
-
-def _load(data: DataChoice) -> Interactions:
-    options = {option: None for taken in DATASETS.values() for option in taken}
-    return load_data(
-        argparse.Namespace(
-            dataset=data.dataset,
-            data=list(data.files),
-            devices=data.users or None,
-            seed=0,
-            skip_bad_lines=False,
-            **{**options, **data.options},
-        )
-    )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from device_sims.command import main
-from device_sims.comparison.command import find_scenarios
+from device_sims.comparison.grid import find_scenarios
 
 FLEET = Path(sys.executable).with_name("rivulet-fleet")
 DEADLINE_S = 120.0

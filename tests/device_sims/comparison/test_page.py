@@ -27,7 +27,7 @@ in_browser = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def page() -> str:
     cases = (case("async <b>", 0.1), case("sync", 0.05, exposure=0.2))
-    return render(summarise([panel(*cases, centralised=True)], Target()), title="2 & 2")
+    return render(summarise([panel(*cases, centralised=True)], Target(share=0.95)), title="2 & 2")
 
 
 @pytest.fixture(scope="module")

@@ -80,3 +80,34 @@ def test_a_refusal_names_key_value_and_what_was_expected(
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(ScenarioError, match=r"cannot read /nowhere\.toml: No such file"):
         read_scenario(Path("/nowhere.toml"))
+
+
+def test_what_a_file_leaves_out_is_taken_from_the_one_it_is_like(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "first.toml").write_text(
+        'name = "first"\n[fleet]\nupdate_s = 7\nlatency_s = 2\n[run]\nhours = 3\n'
+    )
+    (tmp_path / "base" / "second.toml").write_text('like = "first.toml"\n[fleet]\nupdate_s = 8\n')
+    path = tmp_path / "third.toml"
+    path.write_text('like = "base/second.toml"\n[data]\nusers = 9\n')
+    found = read_scenario(path)
+    assert found.name == "third"
+    assert (found.fleet.update_s, found.fleet.latency_s) == (8.0, 2.0)
+    assert (found.run.hours, found.data.users) == (3.0, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('like = "scenario.toml"', "which in the end is like this one"),
+        ('like = "other.toml"', "which in the end is like this one"),
+        ('like = "none.toml"', r"cannot read .*none\.toml: No such file"),
+        ("like = 3", "like is 3; expected the path of a scenario"),
+    ],
+)
+def test_what_a_file_is_like_must_be_there_and_another(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "other.toml").write_text('like = "scenario.toml"')
+    with pytest.raises(ScenarioError, match=says):
+        read_scenario(write(tmp_path, text))

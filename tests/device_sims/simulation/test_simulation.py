@@ -12,8 +12,8 @@ from aggregator.ledger import Ledger
 from aggregator.merging import advance
 from device_sims.command import main
 from device_sims.scenario import Faults, Scenario, read_scenario
-from device_sims.simulation import Outcome
 from device_sims.simulation.audit import PrivacyWatch
+from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.torture import draw_scenario, shrink, smaller
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
