@@ -54,6 +54,12 @@ def add_command(
         "--processes", type=int, default=1, help="runs at a time on this machine (default: 1)"
     )
     compare.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on a Ray cluster instead, as many at a time as it has processors: its address, "
+        "`auto` for the one that is running, `local` to start one on this machine",
+    )
+    compare.add_argument(
         "--data-dir",
         type=Path,
         help="where relative data files and traces are; default: this folder",
@@ -87,7 +93,6 @@ def add_command(
 
 def _compare(arguments: argparse.Namespace) -> int:
     from device_sims.comparison.grid import find_scenarios
-    from device_sims.comparison.pool import LocalPool
     from device_sims.comparison.records import Records
     from device_sims.comparison.report import as_markdown, check_place, insert, write_report
     from device_sims.comparison.study import Study
@@ -101,7 +106,6 @@ def _compare(arguments: argparse.Namespace) -> int:
         # Before anything starts: that there is no place for them shall not come up in an hour.
         check_place(arguments.out.name, arguments.insert)
     with run_folder(arguments.out, keep=not arguments.fresh) as out:
-        pool = LocalPool(arguments.processes, out / "under-way")
         study = Study(
             scenarios,
             seeds=arguments.seeds,
@@ -109,7 +113,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             records=(records := Records(out / "finished")),
             workshop=Workshop(out / "under-way"),
         )
-        failures = _run(study, records, pool, out)
+        failures = _run(study, records, _pool(arguments, out / "under-way"), out)
         document = summarise(study.panels(), target)
         write_report(document, out, title=f"{len(scenarios)} scenarios compared")
         print(as_markdown(document), end="")
@@ -119,9 +123,20 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 1 if failures or study.missing else 0
 
 
+def _pool(arguments: argparse.Namespace, folder: Path) -> "Pool":
+    from device_sims.comparison.pool import LocalPool
+    from device_sims.comparison.ray_pool import RayPool
+
+    if arguments.ray is None:
+        return LocalPool(arguments.processes, folder)
+    return RayPool(arguments.ray)
+
+
 def _check(arguments: argparse.Namespace) -> None:
     from device_sims.scenario import ScenarioError
 
+    if arguments.ray is not None and arguments.processes > 1:
+        raise ScenarioError("--processes goes without --ray, which uses all of its cluster")
     for name, value in (("--seeds", arguments.seeds), ("--processes", arguments.processes)):
         if value < 1:
             raise ScenarioError(f"{name} is {value}; expected at least 1")

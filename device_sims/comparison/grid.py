@@ -43,7 +43,7 @@ def find_scenarios(paths: list[Path], data_dir: Path | None = None) -> list[Scen
     Raises:
         ScenarioError: a file cannot be read, a value is refused, or a folder has none.
     """
-    found = []
+    found: list[Scenario] = []
     for path in paths:
         files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
         if not files:

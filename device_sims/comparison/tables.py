@@ -108,7 +108,7 @@ def _range(found: Entry, form: str) -> str:
     return f"{mean} ({form.format(found['low'])} to {form.format(found['high'])})"
 
 
-def _reached(axis: str, form: str, unit: float) -> Callable[[Entry], str]:
+def _reached(axis: str, unit: float) -> Callable[[Entry], str]:
     def cell(entry: Entry) -> str:
         found = entry["to_target"].get(axis)
         if found is None:
@@ -120,14 +120,17 @@ def _reached(axis: str, form: str, unit: float) -> Callable[[Entry], str]:
             for key, value in found["spent"].items()
             if key != "values"
         }
-        return _interval(scaled, form)
+        return _interval(scaled, "{:.3g}")
 
     return cell
 
 
 def _times(entry: Entry) -> str:
     found = entry["to_target"]["hours"]["times_first"]
-    return "" if found is None else _range(found, "{:.2f}")
+    if found is None:
+        return ""
+    # Seed by seed the first scenario is once itself.
+    return "1" if set(found["values"]) == {1.0} else _range(found, "{:.3g}")
 
 
 def _group(which: str) -> Callable[[Entry], str]:
@@ -157,10 +160,10 @@ _COLUMNS: Mapping[str, Callable[[Entry], str]] = {
     "NDCG@10": lambda entry: _interval(entry["picked"]["ndcg_at_10"]),
     "HR@10": lambda entry: _interval(entry["picked"]["hr_at_10"]),
     "NDCG@10 at the end": lambda entry: _interval(entry["end"]["ndcg_at_10"]),
-    "hours to target": _reached("hours", "{:.2f}", 1.0),
+    "hours to target": _reached("hours", 1.0),
     "times the first's": _times,
-    "MB up to target": _reached("bytes_up", "{:.2f}", 1e6),
-    "kJ to target": _reached("energy_j", "{:.2f}", 1e3),
+    "MB up to target": _reached("bytes_up", 1e6),
+    "kJ to target": _reached("energy_j", 1e3),
     "bytes up an update": _bytes_an_update,
     "updates": lambda entry: f"{entry['updates']['mean']:,.0f}",
     "staleness": lambda e: f"{e['staleness']['mean']:.1f}, at most {e['staleness']['max']}",

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from device_sims.datasets import Split
 from device_sims.scenario import Scenario, to_toml
-from device_sims.simulation.run import simulate
 from wire.bundle import MANIFEST_FILE, Bundle, read_bundle
 
 __all__ = [
@@ -112,6 +111,9 @@ class SimulationWork:
 
     def __call__(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """Simulate; see ``Work``."""
+        # Only here: a process that looks after others does without the whole production code.
+        from device_sims.simulation.run import simulate
+
         bundle, split = self.packed.unpack(folder / "bundle")
         run = folder / "run"
         run.mkdir()

@@ -42,6 +42,11 @@ def report_of(folder: Path) -> Any:
     return json.loads((folder / "report.json").read_text())["panels"][0]
 
 
+def _heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores it, and so would what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def records(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in (folder / "finished").iterdir()}
 
@@ -87,7 +92,9 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path: Pa
     quick, slow = write(tmp_path, "quick", hours=0.01), write(tmp_path, "slow", hours=1e6)
     command = [str(FLEET), "compare", str(quick), str(slow), "--out", str(out), "--seeds", "1"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=PIPE, stderr=PIPE, text=True, env=environment, preexec_fn=_heed_ctrl_c
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "1 of 2   quick" in line:
@@ -122,6 +129,7 @@ def test_files_of_a_folder_come_in_order_and_data_from_where_it_is_said(tmp_path
     [
         (["--seeds", "0"], "--seeds is 0; expected at least 1"),
         (["--processes", "0"], "--processes is 0; expected at least 1"),
+        (["--ray", "auto", "--processes", "2"], "--processes goes without --ray"),
         (["--target-share", "1.5"], "--target-share is 1.5; expected a number above 0"),
         (["--target-ndcg", "nan"], "--target-ndcg is nan; expected a number above 0"),
         (["SAME"], "two scenarios are called 'a'"),
