@@ -118,6 +118,12 @@ class Network:
             self._handed_over = list(self._queue)
             self.to_aggregator(list(self._queue))
 
+    def hand_over_in(self, delay_s: float) -> None:
+        """Give the aggregator what waits in a while, all of it together."""
+        if not self._due:
+            self._due = True
+            self._time.after(delay_s, self.hand_over)
+
     def _later(self, delay_s: float, call: Callable[[], object]) -> None:
         """Have something arrive, unless the broker is restarted before."""
         restarts = self._restarts
@@ -132,9 +138,7 @@ class Network:
 
         message = Inbound(topic, payload, acknowledge)
         self._queue.append(message)
-        if not self._due:
-            self._due = True
-            self._time.after(BATCH_S, self.hand_over)
+        self.hand_over_in(BATCH_S)
 
     def _answered(self, topic: str, payload: bytes) -> None:
         if topic in self._receipts:

@@ -37,6 +37,7 @@ LEDGER_WRITES = (
 )
 BLOB_WRITES = ("put", "put_file", "delete")
 ANNOUNCE_INTERVAL_S = 1.0
+RETRY_S = 1.0
 LEAST_RESTART_S = 0.1
 """A service that cannot start, for its disk is full, does not try in the same instant again."""
 
@@ -139,7 +140,7 @@ class Server:
         try:
             self._engine.ingest(messages)
         except LedgerUnavailableError:
-            self._time.after(1.0, self._network.hand_over)
+            self._network.hand_over_in(RETRY_S)
         except PowerCut:
             self._die()
         self._plan()

@@ -45,11 +45,6 @@ STORM = replace(CALM, name="storm", faults=ALL_FAULTS)
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("simulations"))
-
-
-@pytest.fixture(scope="module")
 def calm(workshop: Workshop) -> Outcome:
     return workshop.run(CALM)
 
