@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_sims.brokers import BrokerError
+from device_sims.comparison.command import add_command
 from device_sims.data_options import add_data_options, load_data
 from device_sims.datasets import DatasetError
 from device_sims.demo import DemoSettings, run_demo
@@ -158,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(demo.add_argument_group("model and local training"))
     _add_service(demo.add_argument_group("services"))
     demo.set_defaults(run=_demo)
-    for name, run in add_commands(commands).items():
+    for name, run in {**add_commands(commands), "compare": add_command(commands)}.items():
         commands.choices[name].set_defaults(run=_scenario(run))
     return parser
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_sims.datasets import Split, split_latest
+from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.model import Model, make_recommender
 from device_sims.nature import read_trace
-from device_sims.scenario import Scenario, load_interactions
+from device_sims.scenario import DataChoice, Scenario, load_interactions
 from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.pools import open_pool
 from device_sims.simulation.run import simulate
@@ -59,7 +59,21 @@ class Workshop:
         self, folder: Path, *, pool: Callable[[Kit], AbstractContextManager[Pool]] = open_pool
     ) -> None:
         self._folder, self._pool = folder, pool
+        self._loaded: dict[str, tuple[Interactions, Split]] = {}
         self._made: dict[str, Prepared] = {}
+
+    def load(self, data: DataChoice) -> tuple[Interactions, Split]:
+        """The data of a scenario, whole and divided.
+
+        Raises:
+            DatasetError: the data cannot be loaded.
+            ValueError: an option of the data does not go with the data set.
+        """
+        key = repr(data.source)
+        if key not in self._loaded:
+            interactions = load_interactions(data)
+            self._loaded[key] = (interactions, split_latest(interactions))
+        return self._loaded[key]
 
     def prepare(self, scenario: Scenario) -> Prepared:
         """The bundle, the data and the programs of a scenario.
@@ -75,7 +89,8 @@ class Workshop:
             read_trace(scenario.fleet.trace)
         key = repr((scenario.model, scenario.data.source))
         if key not in self._made:
-            self._made[key] = _make(scenario, self._folder / f"bundle-{len(self._made)}")
+            loaded = self.load(scenario.data)
+            self._made[key] = _make(scenario, *loaded, self._folder / f"bundle-{len(self._made)}")
         return self._made[key]
 
     def run(
@@ -100,11 +115,11 @@ class Workshop:
             )
 
 
-def _make(scenario: Scenario, folder: Path) -> Prepared:
+def _make(scenario: Scenario, interactions: Interactions, split: Split, folder: Path) -> Prepared:
     # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
     from export import build_bundle
 
-    model, interactions = scenario.model, load_interactions(scenario.data)
+    model = scenario.model
     recommender = make_recommender(model, interactions, seed=0)
     bundle = build_bundle(
         recommender,
@@ -114,7 +129,7 @@ def _make(scenario: Scenario, folder: Path) -> Prepared:
         codec=model.codec,
     )
     kit = Kit(bundle.raw_manifest, _update_program(bundle), _fleet_program(recommender, model))
-    return Prepared(bundle, split_latest(interactions), kit)
+    return Prepared(bundle, split, kit)
 
 
 def _update_program(bundle: Bundle) -> bytes:

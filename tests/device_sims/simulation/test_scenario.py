@@ -119,6 +119,14 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("[task]\nepochs = 1", "task has an unknown key 'epochs'"),
         ("[task.training]\nepochs = 0", r"training\.epochs is 0"),
         ("[aggregation]\nmomentum = 0.5", r"rule\.momentum is 0\.5; expected no such key"),
+        ("[selection]\nplaces = -1", r"selection\.places is -1; expected an integer from 0"),
+        ("[selection]\nrounds = true", r"selection\.places is 0; expected at least 1 with rounds"),
+        (
+            "[selection]\nbehind_versions = [3, 1]",
+            r"selection\.behind_versions is \[3, 1\]; expected \[low, high\], two whole numbers",
+        ),
+        ("[selection]\nbehind_versions = [0, 500]", r"numbers from 0 to 90 in this order"),
+        ("[selection]\nbehind_versions = 3", r"selection\.behind_versions is 3; expected a list"),
         ("a = = 3", "is not TOML"),
     ],
 )
@@ -171,6 +179,20 @@ def test_the_documentation_names_every_key() -> None:
     assert {n: k for n, ks in keys.items() for k in ks if f"`{k}`" not in sections[n]} == {}
 
 
+def test_what_a_file_leaves_out_is_taken_from_the_one_it_is_like(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "first.toml").write_text(
+        'name = "first"\n[fleet]\nupdate_s = 7\nlatency_s = 2\n[run]\nhours = 3\n'
+    )
+    (tmp_path / "base" / "second.toml").write_text('like = "first.toml"\n[fleet]\nupdate_s = 8\n')
+    path = tmp_path / "third.toml"
+    path.write_text('like = "base/second.toml"\n[data]\nusers = 9\n')
+    found = read_scenario(path)
+    assert found.name == "third"
+    assert (found.fleet.update_s, found.fleet.latency_s) == (8.0, 2.0)
+    assert (found.run.hours, found.data.users) == (3.0, 9)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -208,3 +230,20 @@ def test_the_other_commands_do_not_wait_for_the_simulator() -> None:
         f"assert not [name for name in {heavy} if name in sys.modules]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('like = "scenario.toml"', "which in the end is like this one"),
+        ('like = "other.toml"', "which in the end is like this one"),
+        ('like = "none.toml"', r"cannot read .*none\.toml: No such file"),
+        ("like = 3", "like is 3; expected the path of a scenario"),
+    ],
+)
+def test_what_a_file_is_like_must_be_there_and_another(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "other.toml").write_text('like = "scenario.toml"')
+    with pytest.raises(ScenarioError, match=says):
+        read_scenario(write(tmp_path, text))
