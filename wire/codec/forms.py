@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wire.codec.levels import Codes, Levels, codes_bits, narrowed, read_codes, write_codes
+from wire.codec.levels import Codes, Levels, coding_of, narrowed, read_codes, write_codes
 from wire.codec.stream import Reader, Writer
 from wire.delta import FloatArray
 from wire.errors import CodecError, NotFiniteError
@@ -151,11 +151,11 @@ class Scaled:
 
     def bits(self) -> float:
         """See Form."""
-        return self.levels.bits() + codes_bits(self.scales)
+        return self.levels.bits() + coding_of(self.scales).bits
 
     def write(self, writer: Writer) -> None:
         """See Form."""
-        write_codes(writer, self.scales)
+        write_codes(writer, self.scales, coding_of(self.scales))
         self.levels.write(writer)
 
     @classmethod
