@@ -33,7 +33,7 @@ def write_index_set(writer: Writer, members: Members, universe: int) -> None:
     """
     writer.count(len(members), universe)
     if 2 * len(members) > universe:
-        members = np.flatnonzero(~_mask(members, universe))
+        members = (~_mask(members, universe)).nonzero()[0]
     if len(members):
         write_golomb(writer, gaps(members), _divisor(len(members), universe))
 

@@ -7,7 +7,7 @@ take a fixed number of bits each or a Golomb code, whichever is smaller.
 
 import struct
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -95,7 +95,7 @@ class Levels:
         """The matrix without some rows, which must be zero."""
         if rows.all():
             return self
-        return type(self)(self.kept[rows], self.negative, self.codes, self.base, self.step)
+        return replace(self, kept=self.kept[rows])
 
     @cached_property
     def coding(self) -> Coding:
@@ -111,7 +111,7 @@ class Levels:
 
     def write(self, writer: Writer) -> None:
         """Write it; its shape is written elsewhere."""
-        write_index_set(writer, np.flatnonzero(self.kept), self.kept.size)
+        write_index_set(writer, self.kept.ravel().nonzero()[0], self.kept.size)
         _write_signs(writer, self.negative)
         writer.number(_scale_code(self.base), SCALE_BITS)
         write_codes(writer, self.codes, self.coding)
@@ -177,7 +177,7 @@ def write_codes(writer: Writer, codes: Codes, coding: Coding) -> None:
     if number <= MOST_FIXED_BITS:
         writer.codes(codes, number)
     elif number == SPARSE:
-        write_index_set(writer, np.flatnonzero(codes), len(codes))
+        write_index_set(writer, codes.nonzero()[0], len(codes))
         writer.unary(codes[codes > 0] - 1)
     else:
         write_golomb(writer, codes, DIVISORS[number - SPARSE - 1])
@@ -202,7 +202,7 @@ def _write_signs(writer: Writer, negative: NDArray[np.bool_]) -> None:
     uneven = index_set_bits(int(np.count_nonzero(negative)), count) < count
     writer.number(uneven, 1)
     if uneven:
-        write_index_set(writer, np.flatnonzero(negative), count)
+        write_index_set(writer, negative.nonzero()[0], count)
     else:
         writer.bits(negative)
 

@@ -52,7 +52,9 @@ class Writer:
     def codes(self, codes: NDArray[np.integer], width: int) -> None:
         """Unsigned integers of ``width`` bits each, 0 to 32."""
         if width:
-            octets = codes.astype(">u4").view(np.uint8).reshape(-1, MAX_CODE_BITS // 8)
+            octet = width <= 8
+            octets = codes.astype(np.uint8 if octet else ">u4").view(np.uint8)
+            octets = octets.reshape(-1, 1 if octet else MAX_CODE_BITS // 8)
             self._add(np.unpackbits(octets, axis=1)[:, -width:].ravel())
 
     def unary(self, numbers: NDArray[np.int64]) -> None:

@@ -254,7 +254,7 @@ def _as_matrix(tensor: Tensor | None, spec: ParameterSpec) -> tuple[Rows, FloatA
         rows, values = tensor.rows, tensor.values
         if values.shape != (len(rows), width):
             raise CodecError(f"delta of {spec.name} is {values.shape}; expected [n, {width}]")
-        if len(rows) and not (rows[0] >= 0 and rows[-1] < height and (np.diff(rows) > 0).all()):
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < height and (rows[1:] > rows[:-1]).all()):
             raise CodecError(f"delta of {spec.name} has rows that are not increasing in the table")
     else:
         if tensor.shape != spec.shape:
