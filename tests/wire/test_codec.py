@@ -92,7 +92,8 @@ def test_the_sender_knows_bit_for_bit_what_the_reader_gets(
 ) -> None:
     delta, specs = case
     policy = replace(policy, all_rows=all_rows)
-    if unbiased and policy.mode in UNBIASED:
+    # The weights of drawn places, up to 100 here, must not take a value out of float32.
+    if unbiased and policy.mode in UNBIASED and energy(delta["item"]) < 1e60:
         density = 1.0 if policy.mode is CodecMode.ROWS else policy.density
         policy = replace(policy, unbiased=True, residual_keep=0.0, density=density)
     payload, told = encode_and_decode(delta, specs, policy, np.random.default_rng(seed))

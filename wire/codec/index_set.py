@@ -76,7 +76,7 @@ def _read(reader: Reader, universe: int, most: int) -> tuple[Members, bool]:
         return np.zeros(0, np.int64), inverted
     members = read_golomb(reader, coded, _divisor(coded, universe))
     members += 1
-    np.cumsum(members, out=members)
+    members.cumsum(out=members)
     members -= 1
     if members[-1] >= universe:
         raise CodecError(f"delta has the index {members[-1]}; the bound is {universe}")

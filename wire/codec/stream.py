@@ -59,7 +59,7 @@ class Writer:
 
     def unary(self, numbers: NDArray[np.int64]) -> None:
         """Each number as so many zeros and a one."""
-        ends = np.cumsum(numbers + 1)
+        ends = (numbers + 1).cumsum()
         flags = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
         flags[ends - 1] = 1
         self._add(flags)
@@ -122,6 +122,8 @@ class Reader:
         """``count`` unsigned integers of ``width`` bits each, 0 to 32."""
         if not width:
             return np.zeros(count, np.int64)
+        if width == 1:
+            return self.bits(count).astype(np.int64)
         flags = self.bits(count * width).reshape(count, width)
         octet = width <= 8
         wide = np.zeros((count, 8 if octet else MAX_CODE_BITS), np.uint8)

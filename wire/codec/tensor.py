@@ -128,7 +128,7 @@ def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tenso
 
 
 def _write_block(writer: Writer, spec: ParameterSpec, block: Block, form: Form) -> None:
-    """Write the rows of a block, all of them, and their form."""
+    """Write which rows a block has, and their form; of drawn places it has all."""
     numbers = block.rows
     if block.places is not Places.ROWS:
         writer.number(block.places, FORM_BITS)
