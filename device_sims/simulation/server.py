@@ -24,6 +24,7 @@ LEDGER_WRITES = (
     "create_task",
     "take_in",
     "add_version",
+    "add_merges",
     "add_snapshot",
     "forget_snapshot",
     "add_publication",
@@ -31,7 +32,7 @@ LEDGER_WRITES = (
     "add_event",
     "tidy",
 )
-BLOB_WRITES = ("put", "put_file", "delete")
+BLOB_WRITES = ("upload", "delete")
 ANNOUNCE_INTERVAL_S = 1.0
 
 
