@@ -27,6 +27,19 @@ COMMAND = (
     "import sys; from edge_agent.command import main; sys.exit(main())",
 )
 RSS_LIMIT_KB = 80 * 1024
+INTERRUPTED_AT_ITS_IMPORTS = """
+import os, signal, sys
+from edge_agent.command import main
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "edge_agent.service":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -39,8 +52,8 @@ class Process:
     """``rivulet-agent`` on one state folder."""
 
     def __init__(self, root: Path, stub: Aggregator, extra: str = "") -> None:
-        self.root, self._config = root, root / "agent.toml"
-        self._config.write_text(
+        self.root, self.stub, self.config = root, stub, root / "agent.toml"
+        self.config.write_text(
             f'device = "dev-1"\nstate_dir = "{root / "state"}"\naggregator = "{stub.web.url}"\n'
             f'broker = "mqtt://127.0.0.1:{stub.broker.port}"\n{extra}'
         )
@@ -50,15 +63,27 @@ class Process:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*COMMAND, "--config", str(self._config), *arguments],
+            [*COMMAND, "--config", str(self.config), *arguments],
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
         )
 
+    def take_part(self) -> subprocess.Popen[str]:
+        """A process whose first update has arrived; what was still under way before does not count.
+
+        The broker may hand over the last update of the process before only now.
+        """
+        online = self.stub.statuses().count("online")
+        process = self.run()
+        wait_until(lambda: self.stub.statuses().count("online") > online)
+        before = len(self.stub.updates)
+        wait_until(lambda: len(self.stub.updates) > before)
+        return process
+
     def run(self, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*COMMAND, "--config", str(self._config), "run"],
+            [*COMMAND, "--config", str(self.config), "run"],
             env={**os.environ, **environment},
             stderr=subprocess.PIPE,
             text=True,
@@ -98,20 +123,34 @@ def test_sigterm_at_any_moment(tmp_path: Path, stub: Aggregator) -> None:
     stub.announce(stub.task.announce(0, training=dataclasses.replace(TRAINING, interval_s=0.0)))
     agent, rng = Process(tmp_path, stub), np.random.default_rng(0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
-        process, before = agent.run(), len(stub.updates)
-        wait_until(lambda: len(stub.updates) > before + rng.integers(4))  # noqa: B023
+        process = agent.take_part()
+        before, more = len(stub.updates), int(rng.integers(4))
+        wait_until(lambda: len(stub.updates) >= before + more)  # noqa: B023
         errors = stop(process, number)
         assert process.returncode == 0
         assert "Traceback" not in errors
     check_exactly_once(agent, stub)
 
 
+def test_ctrl_c_before_it_has_begun(tmp_path: Path, stub: Aggregator) -> None:
+    """In the half second of imports nothing is there to be stopped: it ends, and says nothing."""
+    agent = Process(tmp_path, stub)
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_AT_ITS_IMPORTS, "--config", str(agent.config), "run"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _out, errors = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, errors) == (130, "")
+
+
 def test_kill_at_any_moment(tmp_path: Path, stub: Aggregator) -> None:
     stub.announce(stub.task.announce(0, training=dataclasses.replace(TRAINING, interval_s=0.0)))
     agent, rng = Process(tmp_path, stub), np.random.default_rng(1)
     for _ in range(4):
-        process, before = agent.run(), len(stub.updates)
-        wait_until(lambda: len(stub.updates) > before + rng.integers(6))  # noqa: B023
+        process = agent.take_part()
+        before, more = len(stub.updates), int(rng.integers(6))
+        wait_until(lambda: len(stub.updates) >= before + more)  # noqa: B023
         stop(process, signal.SIGKILL)
     check_exactly_once(agent, stub)
 
