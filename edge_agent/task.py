@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 
 from edge_agent.downloads import BlobSource
+from edge_agent.durable_state import DurableState
 from edge_agent.errors import PermanentDownloadError, TransientDownloadError
 from edge_agent.runtimes.protocol import Program, ProgramFile, Runtime
-from edge_agent.store import Store
 from wire.delta import FloatArray
 from wire.errors import BundleError
 from wire.manifest import FileEntry, Manifest, ParameterSpec
@@ -44,7 +44,7 @@ class LocalTask:
     received_bytes: int
 
 
-def open_task(task: str, *, store: Store, source: BlobSource, runtime: Runtime) -> LocalTask:
+def open_task(task: str, *, store: DurableState, source: BlobSource, runtime: Runtime) -> LocalTask:
     """Open a task, downloading what the device does not have yet.
 
     Raises:
@@ -126,7 +126,7 @@ def _size(raw: bytes, files: Iterable[FileEntry]) -> int:
     return len(raw) + sum({file.sha256: file.size_bytes for file in files}.values())
 
 
-def known_manifest(store: Store, task: str | None) -> Manifest | None:
+def known_manifest(store: DurableState, task: str | None) -> Manifest | None:
     """The manifest of a task (None: the adopted one), if it was downloaded before."""
     task = task or store.get("task")
     raw = store.manifest(task) if task else None
