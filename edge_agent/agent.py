@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -281,7 +282,7 @@ class Agent:
     # Messages
 
     def _announced(self, task: str, payload: bytes) -> None:
-        announcement = Announcement.decode(payload) if payload else None
+        announcement = _announcement(payload) if payload else None
         if announcement is not None and announcement.task != task:
             raise WireError(f"it announces the task {announcement.task}")
         if self._task is None and announcement is not None:
@@ -424,6 +425,12 @@ def _caught(call: Callable[[], T]) -> Callable[[], T]:
 
         return fail
     return lambda: result
+
+
+@lru_cache(maxsize=2)
+def _announcement(payload: bytes) -> Announcement:
+    """Decoded once for all agents of a process, which get the same one."""
+    return Announcement.decode(payload)
 
 
 def _metrics(train_loss: float, evaluation: Evaluation | None) -> dict[Metric, float]:

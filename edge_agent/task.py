@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,7 +57,7 @@ def open_task(task: str, *, store: DurableState, source: BlobSource, runtime: Ru
     new = raw is None
     if raw is None:
         raw = source.manifest(task)
-    manifest = Manifest.from_json(raw)
+    manifest = _manifest(raw)
     parts = manifest.program(runtime.name)
     shared = private, frozen = manifest.file(manifest.private), manifest.file(manifest.frozen)
     files = {part: _fetch(entry, source) for part, entry in parts.items()}
@@ -72,6 +73,12 @@ def open_task(task: str, *, store: DurableState, source: BlobSource, runtime: Ru
     if new:
         store.keep_manifest(task, raw)
     return opened
+
+
+@lru_cache(maxsize=2)
+def _manifest(raw: bytes) -> Manifest:
+    """Checked once for all agents of a process, which take part in the same task."""
+    return Manifest.from_json(raw)
 
 
 def map_checked(path: Path, specs: Sequence[ParameterSpec]) -> dict[str, FloatArray]:

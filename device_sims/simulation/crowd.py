@@ -1,17 +1,13 @@
 """All devices of a simulation: those that do something are in memory, the others on the disk."""
 
-import io
-import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from device_sims.nature import Nature
 from device_sims.simulation.device import Device, Surroundings
 from device_sims.simulation.pages import Pages
-from device_sims.simulation.virtual_time import Alarm
-from edge_agent.task import LocalTask
+from device_sims.simulation.sleep import Left, Sleep
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 
@@ -21,9 +17,8 @@ __all__ = ["Crowd"]
 class Crowd:
     """Wakes devices for what happens to them, and puts those to sleep that wait for long.
 
-    A sleeping device is a pickled object. What all devices share, and alarms that are set, stay in
-    memory: a page refers to them. So a device that slept goes on as if it never had, and a run has
-    the same result whatever the number that stay awake.
+    A device that slept goes on as if it never had, so a run has the same result whatever the number
+    that stay awake.
 
     Args:
         make: makes the device of a number and a nature, for the first time.
@@ -49,10 +44,10 @@ class Crowd:
         self._pages, self._most = pages, awake
         self._busy: dict[int, Device] = {}
         self._waiting: OrderedDict[int, Device] = OrderedDict()
-        self._alarms: dict[int, Alarm] = {}
+        self._left: dict[int, Left] = {}
         self._listening: dict[int, int] = {}
         self._unsettled: dict[int, int] = {}
-        self._shared = _Shared(around)
+        self._sleep = Sleep(around)
         around.call = self.call
 
     def __len__(self) -> int:
@@ -138,69 +133,11 @@ class Crowd:
             self._put_to_sleep(*self._waiting.popitem(last=False))
 
     def _put_to_sleep(self, number: int, device: Device) -> None:
-        page = io.BytesIO()
-        pickler = _Pickler(page, self._shared, device.nature)
-        pickler.dump(device)
-        if pickler.alarm is not None:
-            self._alarms[number] = pickler.alarm
-        self._pages.write(number, page.getvalue())
+        page, self._left[number] = self._sleep.page_of(device)
+        self._pages.write(number, page)
 
     def _read(self, number: int) -> Device:
-        page = io.BytesIO(self._pages.read(number))
-        nature, alarm = self.natures[number], self._alarms.get(number)
-        device: Device = _Unpickler(page, self._shared, nature, alarm).load()
-        return device
-
-
-class _Shared:
-    """What pages refer to instead of holding it."""
-
-    def __init__(self, around: Surroundings) -> None:
-        self.objects = [around, *around.shared, around.source, around.runtime]
-        self.objects += [around.trainer, around.breaker, around.shortage]
-        self.numbers = {id(shared): number for number, shared in enumerate(self.objects)}
-        self.task: LocalTask | None = None
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, page: io.BytesIO, shared: _Shared, nature: Nature) -> None:
-        super().__init__(page, pickle.HIGHEST_PROTOCOL)
-        self._shared, self._nature = shared, nature
-        self.alarm: Alarm | None = None
-
-    def persistent_id(self, obj: Any) -> int | str | None:
-        if obj is self._nature:
-            return "nature"
-        if obj is self._nature.conditions:
-            return "conditions"
-        kind = type(obj)
-        if kind is Alarm:
-            self.alarm = obj
-            return "alarm"
-        if kind is LocalTask:
-            # All devices have the same.
-            self._shared.task = self._shared.task or obj
-            return "task"
-        return self._shared.numbers.get(id(obj))
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(
-        self, page: io.BytesIO, shared: _Shared, nature: Nature, alarm: Alarm | None
-    ) -> None:
-        super().__init__(page)
-        self._shared, self._nature, self._alarm = shared, nature, alarm
-
-    def persistent_load(self, pid: int | str) -> Any:
-        if pid == "nature":
-            return self._nature
-        if pid == "conditions":
-            return self._nature.conditions
-        if pid == "alarm":
-            return self._alarm
-        if pid == "task":
-            return self._shared.task
-        return self._shared.objects[int(pid)]
+        return self._sleep.device_of(self._pages.read(number), self._left[number])
 
 
 def _note(of: dict[int, int], number: int, life: int | None) -> None:
