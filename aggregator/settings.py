@@ -28,6 +28,7 @@ __all__ = [
     "Storage",
     "load_settings",
     "load_storage",
+    "read_admission",
 ]
 
 PREFIX = "RIVULET_AGGREGATOR_"
@@ -211,6 +212,22 @@ def load_storage(
     return Storage(
         database=_database(values), blobs=values.get("blobs", str(values["data"] / "blobs"))
     )
+
+
+def read_admission(values: Mapping[str, Any]) -> AdmissionPolicy:
+    """The bounds on updates, as the file's table ``[admission]`` has them.
+
+    Raises:
+        SettingsError: a key is unknown, or a value is refused.
+    """
+    named = {f"admission.{key}": value for key, value in values.items()}
+    known = {key: parser for key, parser in KEYS.items() if key.startswith("admission.")}
+    for key in named:
+        if key not in known:
+            raise SettingsError(f"unknown key {key!r}{_nearest(key, known)}")
+    parsed = {key: _parse(key, value) for key, value in named.items()}
+    policy: AdmissionPolicy = _group(parsed, "admission", AdmissionPolicy)
+    return policy
 
 
 def _values(

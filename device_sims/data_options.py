@@ -19,7 +19,7 @@ __all__ = ["DATASETS", "add_data_options", "load_data"]
 
 SYNTHETIC_DEVICES = 200
 DATASETS: Mapping[str, tuple[str, ...]] = {
-    "synthetic": (),
+    "synthetic": ("items", "mean_interactions", "drift_share", "drift_at"),
     "movielens": (),
     "frappe": ("context_columns", "feature_columns", "repeats"),
     "smartthings": ("context_columns", "feature_columns"),
@@ -44,6 +44,16 @@ def add_data_options(group: "argparse._ArgumentGroup") -> None:
         help="the file; of smartthings all files of a country",
     )
     # None where nothing is given: each loader has defaults of its own.
+    group.add_argument("--items", type=int, help="synthetic: size of the catalogue (400)")
+    group.add_argument(
+        "--mean-interactions", type=float, help="synthetic: mean interactions of a user (40)"
+    )
+    group.add_argument(
+        "--drift-share", type=float, help="synthetic: share of the users whose taste changes (0)"
+    )
+    group.add_argument(
+        "--drift-at", type=float, help="synthetic: when, as a share of the data's time (0.5)"
+    )
     group.add_argument("--user-column", metavar="NAME", help="csv: the user column (user)")
     group.add_argument("--item-column", metavar="NAME", help="csv: the item column (item)")
     group.add_argument(
@@ -85,7 +95,8 @@ def load_data(arguments: argparse.Namespace) -> Interactions:
     if name == "synthetic":
         if files:
             raise ValueError("--data goes with --dataset movielens, frappe, smartthings or csv")
-        return synthesise(users=arguments.devices or SYNTHETIC_DEVICES, seed=arguments.seed)
+        users = arguments.devices or SYNTHETIC_DEVICES
+        return synthesise(users=users, seed=arguments.seed, **chosen)
     if not files:
         raise ValueError(f"--dataset {name} needs --data FILE")
     if name != "smartthings" and len(files) > 1:

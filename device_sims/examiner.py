@@ -7,7 +7,7 @@ import numpy as np
 
 from device_sims.datasets import Split
 from device_sims.datasets.interactions import IntArray
-from device_sims.protocol import HeldOut, Quality, Scorer, evaluate, exposure
+from device_sims.protocol import HeldOut, Quality, Ranks, Scorer, evaluate, exposure, rank
 from device_sims.service import AggregatorClient
 from edge_agent.evaluation import score
 from edge_agent.history import History
@@ -61,17 +61,42 @@ class Examiner:
         validation, test = (self._evaluate(shared, private, which) for which in _BOTH)
         return validation, test
 
+    def rank(
+        self,
+        federated: Mapping[str, Table],
+        private: Private,
+        which: HeldOut,
+        *,
+        split: Split | None = None,
+        users: IntArray | None = None,
+    ) -> Ranks:
+        """Where a version ranks the held-out items of some users.
+
+        Args:
+            federated: its parameters.
+            private: see ``examine``.
+            which: the validation items or the test items.
+            split: another division of the same data; None for the one that was given.
+            users: int64, ascending; None for all.
+        """
+        shared, split = {**federated, **self._frozen}, split or self._split
+        scorer = self._scorer_of(shared, private, which, split)
+        return rank(scorer, split, which=which, users=users)
+
     def exposure(self, federated: Mapping[str, Table], private: Private, item: int) -> float:
         """To which share of the users a version shows an item, after their validation items."""
         shared = {**federated, **self._frozen}
-        return exposure(self._scorer_of(shared, private, "test"), self._split, item)
+        return exposure(self._scorer_of(shared, private, "test", self._split), self._split, item)
 
     def _evaluate(self, shared: Mapping[str, Table], private: Private, which: HeldOut) -> Quality:
-        return evaluate(self._scorer_of(shared, private, which), self._split, which=which)
+        split = self._split
+        return evaluate(self._scorer_of(shared, private, which, split), split, which=which)
 
-    def _scorer_of(self, shared: Mapping[str, Table], private: Private, which: HeldOut) -> Scorer:
+    def _scorer_of(
+        self, shared: Mapping[str, Table], private: Private, which: HeldOut, split: Split
+    ) -> Scorer:
         def scores_of(user: int) -> FloatArray:
-            before, context = self._moment(user, which)
+            before, context = self._moment(split, user, which)
             own = {**self._initial, **private(user)}
             return score(
                 self._bundle.manifest, shared, own, self._items, before, context, self._scorer
@@ -79,9 +104,8 @@ class Examiner:
 
         return lambda users: np.stack([scores_of(user) for user in users.tolist()])
 
-    def _moment(self, user: int, which: HeldOut) -> tuple[History, IntArray]:
+    def _moment(self, split: Split, user: int, which: HeldOut) -> tuple[History, IntArray]:
         """What came before a held-out item, and the item's context."""
-        split = self._split
         items, context = split.train.items_of(user), split.train.context_of(user)
         if which == "validation":
             return History(items, context), split.validation_context[user, self._fields]

@@ -24,16 +24,16 @@ from edge_agent.agent import Sent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig, BrokerConfig
 from edge_agent.downloads import Downloads
+from edge_agent.durable_state import DurableState
 from edge_agent.interactions import Interaction
 from edge_agent.participant import Participant
 from edge_agent.reactor import Reactor
 from edge_agent.runtimes import open_runtime
-from edge_agent.store import Store
 from edge_agent.task import LocalTask
 from edge_agent.workers import Workers
 from wire.delta import FloatArray
 
-__all__ = ["Fleet", "FleetError", "FleetPlan", "Traffic", "device_name", "fill"]
+__all__ = ["Fleet", "FleetError", "FleetPlan", "Traffic", "as_interactions", "device_name", "fill"]
 
 TRY_AGAIN_S = 0.2
 SNAPSHOTS_KEPT = 64
@@ -304,7 +304,7 @@ def _allow_descriptors(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def fill(store: Store, split: Split, number: int) -> None:
+def fill(store: DurableState, split: Split, number: int) -> None:
     """Put a user's history on the device: never the test item."""
     items, times = split.train.items_of(number), split.train.times_of(number)
     context = split.train.context_of(number)
@@ -312,10 +312,22 @@ def fill(store: Store, split: Split, number: int) -> None:
         items = np.append(items, split.validation[number])
         times = np.append(times, split.validation_times[number])
         context = np.append(context, split.validation_context[number : number + 1], axis=0)
-    store.add_interactions(
-        Interaction(item, at, _named(split.context, ids))
-        for item, at, ids in zip(items.tolist(), times.tolist(), context.tolist(), strict=True)
-    )
+    store.add_interactions(as_interactions(split.context, items, times, context))
+
+
+def as_interactions(
+    fields: Sequence[ContextField], items: IntArray, times: IntArray, context: IntArray
+) -> list[Interaction]:
+    """Rows of a data set as a device is told of them.
+
+    Args:
+        fields: the fields of the context.
+        items: int64 [n].
+        times: int64 [n].
+        context: int64 [n, fields].
+    """
+    rows = zip(items.tolist(), times.tolist(), context.tolist(), strict=True)
+    return [Interaction(item, at, _named(fields, ids)) for item, at, ids in rows]
 
 
 def _named(fields: Sequence[ContextField], ids: Sequence[int]) -> dict[str, int]:

@@ -33,12 +33,14 @@ __all__ = [
     "TOP",
     "HeldOut",
     "Quality",
+    "Ranks",
     "Scorer",
     "best_round",
     "evaluate",
     "exposure",
     "own_frequency",
     "popularity",
+    "rank",
 ]
 
 TOP = 10
@@ -75,6 +77,37 @@ class Quality:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Where the held-out items of some users are.
+
+    Attributes:
+        users: int64 [n], ascending.
+        sampled: int64 [n], ranks among the candidates.
+        full: int64 [n], ranks among the whole catalogue.
+    """
+
+    users: IntArray
+    sampled: IntArray
+    full: IntArray
+
+    def of(self, users: IntArray) -> "Ranks":
+        """Those of some of the users; who is not among them is left out."""
+        taken = np.isin(self.users, users)
+        return Ranks(self.users[taken], self.sampled[taken], self.full[taken])
+
+    def quality(self) -> Quality:
+        """The means; 0 where there is no user."""
+        hr_at_10, ndcg_at_10 = _means(self.sampled)
+        full_hr_at_10, full_ndcg_at_10 = _means(self.full)
+        return Quality(
+            hr_at_10=hr_at_10,
+            ndcg_at_10=ndcg_at_10,
+            full_hr_at_10=full_hr_at_10,
+            full_ndcg_at_10=full_ndcg_at_10,
+        )
+
+
 def evaluate(scorer: Scorer, split: Split, *, which: HeldOut) -> Quality:
     """Rank one held-out item of every user.
 
@@ -88,32 +121,40 @@ def evaluate(scorer: Scorer, split: Split, *, which: HeldOut) -> Quality:
     Raises:
         ValueError: `scorer` returns something of another shape than [users, items].
     """
+    return rank(scorer, split, which=which).quality()
+
+
+def rank(scorer: Scorer, split: Split, *, which: HeldOut, users: IntArray | None = None) -> "Ranks":
+    """Rank one held-out item of some users; see ``evaluate``.
+
+    Args:
+        scorer: The model.
+        split: The data set.
+        which: Rank the validation items or the test items.
+        users: int64, ascending; None for all.
+
+    Raises:
+        ValueError: `scorer` returns something of another shape than [users, items].
+    """
     held_out = split.validation if which == "validation" else split.test
-    sampled = np.empty(split.user_count, dtype=np.int64)
-    full = np.empty(split.user_count, dtype=np.int64)
+    chosen = np.arange(split.user_count) if users is None else users
+    sampled, full = np.empty_like(chosen), np.empty_like(chosen)
     batch = max(1, _SCORES_AT_ONCE // split.item_count)
-    for first in range(0, split.user_count, batch):
-        users = np.arange(first, min(first + batch, split.user_count))
-        scores = scorer(users)
-        if scores.shape != (len(users), split.item_count):
+    for first in range(0, len(chosen), batch):
+        at = slice(first, first + batch)
+        now = chosen[at]
+        scores = scorer(now)
+        if scores.shape != (len(now), split.item_count):
             raise ValueError(
-                f"scores of shape {scores.shape} for {len(users)} users and "
-                f"{split.item_count} items"
+                f"scores of shape {scores.shape} for {len(now)} users and {split.item_count} items"
             )
-        mine = np.take_along_axis(scores, held_out[users, None], axis=1)
-        rows, items = _masked(split, users, which)
-        full[users] = _full_ranks(scores, mine, rows, items)
-        sampled[users] = (
-            full[users] if split.repeats else _sampled_ranks(scores, mine, split.candidates[users])
+        mine = np.take_along_axis(scores, held_out[now, None], axis=1)
+        rows, items = _masked(split, now, which)
+        full[at] = _full_ranks(scores, mine, rows, items)
+        sampled[at] = (
+            full[at] if split.repeats else _sampled_ranks(scores, mine, split.candidates[now])
         )
-    hr_at_10, ndcg_at_10 = _means(sampled)
-    full_hr_at_10, full_ndcg_at_10 = _means(full)
-    return Quality(
-        hr_at_10=hr_at_10,
-        ndcg_at_10=ndcg_at_10,
-        full_hr_at_10=full_hr_at_10,
-        full_ndcg_at_10=full_ndcg_at_10,
-    )
+    return Ranks(chosen, sampled, full)
 
 
 def exposure(scorer: Scorer, split: Split, item: int) -> float:
@@ -209,7 +250,7 @@ def _full_ranks(scores: _Scores, mine: _Scores, rows: IntArray, items: IntArray)
 
 
 def _masked(split: Split, users: IntArray, which: HeldOut) -> tuple[IntArray, IntArray]:
-    """Return the items that are masked for consecutive `users`: positions in `users`, items."""
+    """Return the items that are masked for `users`: positions in `users`, items."""
     if split.repeats:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     rows, items = _trained(split, users)
@@ -219,14 +260,18 @@ def _masked(split: Split, users: IntArray, which: HeldOut) -> tuple[IntArray, In
 
 
 def _trained(split: Split, users: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the training items of consecutive `users`: positions in `users`, items."""
-    starts = split.train.starts[users[0] : users[-1] + 2]
-    rows = np.repeat(np.arange(len(users)), np.diff(starts))
-    return rows, split.train.items[starts[0] : starts[-1]]
+    """Return the training items of `users`: positions in `users`, items."""
+    lengths = split.train.starts[users + 1] - split.train.starts[users]
+    rows = np.repeat(np.arange(len(users)), lengths)
+    before = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    within = np.arange(len(rows)) - before[rows]
+    return rows, split.train.items[split.train.starts[users][rows] + within]
 
 
 def _means(ranks: IntArray) -> tuple[float, float]:
-    """Return HR@10 and NDCG@10."""
+    """Return HR@10 and NDCG@10; of nobody they are 0."""
+    if not len(ranks):
+        return 0.0, 0.0
     hits = ranks < TOP
     gains = np.where(hits, 1.0 / np.log2(ranks + 2.0), 0.0)
     return float(hits.mean()), float(gains.mean())

@@ -5,12 +5,15 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from edge_agent.base import Base, BaseLoader
 from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
+from edge_agent.durable_state import DurableState
 from edge_agent.errors import (
     AgentError,
     DownloadError,
@@ -18,24 +21,24 @@ from edge_agent.errors import (
     TransientDownloadError,
 )
 from edge_agent.evaluation import Evaluation, evaluate
-from edge_agent.local_update import LocalUpdate, train
+from edge_agent.local_update import prepare, trained
 from edge_agent.outbox import Outbox, Transport
 from edge_agent.runtimes.protocol import Runtime
 from edge_agent.schedule import Schedule
-from edge_agent.store import Store
 from edge_agent.task import LocalTask
+from edge_agent.trainer import Here, Made, Trainer, Work
 from wire import topics
-from wire.codec import decode_delta, encode_delta
 from wire.delta import FloatArray
 from wire.errors import WireError
-from wire.feedback import compensate, leftover
-from wire.messages import Announcement, Metric, Receipt, Refusal, Update
+from wire.messages import Announcement, Metric, Outcome, Receipt, Refusal, Update
 
 __all__ = ["Agent", "Base", "Sent"]
 
 logger = logging.getLogger(__name__)
 
 HISTORY_POLL_S = 30.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,14 @@ class Sent:
     evaluation: Evaluation | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An update whose work was given away."""
+
+    result: Callable[[], Made]
+    evaluation: Evaluation | None
+
+
 class Agent:
     """A synchronous state machine. One call at a time; it never waits but for downloads.
 
@@ -76,18 +87,20 @@ class Agent:
         transport: where messages go.
         clock: unix seconds.
         rng: for sampling and jitter; None seeds from the operating system.
+        trainer: does the work of its updates; None for where it is due, one after the other.
     """
 
     def __init__(
         self,
         config: AgentConfig,
         *,
-        store: Store,
+        store: DurableState,
         source: BlobSource,
         runtime: Runtime,
         transport: Transport,
         clock: Callable[[], float] = time.time,
         rng: np.random.Generator | None = None,
+        trainer: Trainer | None = None,
     ) -> None:
         self._config, self._store, self._clock = config, store, clock
         self._rng = np.random.default_rng() if rng is None else rng
@@ -105,6 +118,8 @@ class Agent:
         self._schedule = Schedule(
             float(store.get("next_update_at") or 0.0), clock=clock, rng=self._rng
         )
+        self._trainer = trainer or Here()
+        self._started: Callable[[], _Begun | None] | None = None
         self._announcement: Announcement | None = None
         self._ignored: set[str] = set()
         self._online = self._training = self._history_seen = False
@@ -130,9 +145,14 @@ class Agent:
         return self._outbox
 
     @property
-    def store(self) -> Store:
+    def store(self) -> DurableState:
         """The device's durable state."""
         return self._store
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes downloaded since the last update that went into the outbox."""
+        return self._loader.received_bytes
 
     def subscriptions(self) -> tuple[str, ...]:
         """Topic filters whose messages it wants."""
@@ -220,6 +240,14 @@ class Agent:
         self._training = True
         return base
 
+    def train_ahead(self, base: Base) -> None:
+        """Give the trainer its work now, with what the device knows now.
+
+        For a driver that lets time pass between the beginning of an update and its end;
+        ``finish_update`` gives it otherwise.
+        """
+        self._started = _caught(lambda: self._start(base))
+
     def finish_update(self, base: Base) -> Sent | None:
         """Train from a base version and put the result into the outbox.
 
@@ -229,8 +257,10 @@ class Agent:
         self._training, sent = False, None
         due_at = self._schedule.not_before
         self._schedule.rest(base.announcement.training.interval_s)
+        started, self._started = self._started or (lambda: self._start(base)), None
         try:
-            sent = self._update(base)
+            begun = started()
+            sent = self._send(base, begun) if begun is not None else None
         except DownloadError as error:
             logger.warning("the local update lacks rows and changed nothing: %s", error)
             self._schedule.go_on(due_at)
@@ -252,7 +282,7 @@ class Agent:
     # Messages
 
     def _announced(self, task: str, payload: bytes) -> None:
-        announcement = Announcement.decode(payload) if payload else None
+        announcement = _announcement(payload) if payload else None
         if announcement is not None and announcement.task != task:
             raise WireError(f"it announces the task {announcement.task}")
         if self._task is None and announcement is not None:
@@ -276,6 +306,9 @@ class Agent:
 
     def _answered(self, receipt: Receipt) -> None:
         self._outbox.settle(receipt)
+        if receipt.outcome is Outcome.REJECTED:
+            # What it held may be part of the residual again, which work that has begun lacks.
+            self._started = None
         if receipt.reason is Refusal.RATE and self._announcement:
             self._schedule.rest(self._announcement.training.interval_s)
 
@@ -302,8 +335,8 @@ class Agent:
 
     # Finishing
 
-    def _update(self, base: Base) -> Sent | None:
-        task = base.task
+    def _start(self, base: Base) -> "_Begun | None":
+        task, announcement = base.task, base.announcement
         private = self.private_parameters(task)
         history = self._store.history(task.manifest.context).known_to(task.manifest)
         before = history.before_latest(task.manifest)
@@ -318,39 +351,43 @@ class Agent:
                 seed=zlib.crc32(self.device.encode()),
                 scorer=task.scorer,
             )
-        learned = train(
+        training = prepare(
             task.manifest,
             base.parameters,
             private,
             before if held_out else history,
-            base.announcement.training,
+            announcement.training,
             self._rng,
-            task.program,
+            task.program.capacity,
         )
-        return self._send(base, learned, evaluation) if learned.samples else None
+        if not training.samples:
+            return None
+        specs, codec = task.manifest.federated, announcement.codec
+        work = Work(
+            training=training,
+            residual=self._store.residual(task.id, specs, trained(specs, training), codec),
+            codec=codec,
+            seed=int(self._rng.integers(1 << 63)),
+        )
+        return _Begun(self._trainer.start(task, work), evaluation)
 
-    def _send(self, base: Base, learned: LocalUpdate, evaluation: Evaluation | None) -> Sent:
-        announcement, specs = base.announcement, base.task.manifest.federated
-        codec = announcement.codec
-        residual = self._store.residual(announcement.task, specs, learned.delta, codec)
-        compensated = compensate(learned.delta, residual, codec)
-        payload = encode_delta(compensated, specs, codec, self._rng)
-        train_loss = float(learned.losses.mean())
+    def _send(self, base: Base, begun: "_Begun") -> Sent:
+        announcement, evaluation, made = base.announcement, begun.evaluation, begun.result()
         received_bytes = self._loader.take_received_bytes()
         update = Update(
             task=announcement.task,
             sequence=self._next_sequence(),
             base_version=announcement.version,
-            examples=learned.examples,
-            payload=payload,
-            metrics=_metrics(train_loss, evaluation),
+            examples=made.examples,
+            payload=made.payload,
+            metrics=_metrics(made.train_loss, evaluation),
         )
         message_bytes = self._outbox.put(
             update,
             online=self._online,
-            private=learned.private,
-            residual=leftover(residual, compensated, decode_delta(payload, specs)),
-            residual_updates=codec.residual_updates,
+            private=made.private,
+            residual=made.residual,
+            residual_updates=announcement.codec.residual_updates,
             facts={
                 "next_update_at": self._schedule.not_before,
                 "evaluation": evaluation and asdict(evaluation),
@@ -362,8 +399,8 @@ class Agent:
             base_version=update.base_version,
             message_bytes=message_bytes,
             received_bytes=received_bytes,
-            examples=learned.examples,
-            train_loss=train_loss,
+            examples=made.examples,
+            train_loss=made.train_loss,
             evaluation=evaluation,
         )
 
@@ -374,6 +411,26 @@ class Agent:
         from one again: its updates would be taken for duplicates.
         """
         return max(self._store.last_sequence() + 1, int(self._clock()))
+
+
+def _caught(call: Callable[[], T]) -> Callable[[], T]:
+    """Call it now; what is returned gives its result, or raises its error."""
+    try:
+        result = call()
+    except (AgentError, WireError) as error:
+        caught = error
+
+        def fail() -> T:
+            raise caught
+
+        return fail
+    return lambda: result
+
+
+@lru_cache(maxsize=2)
+def _announcement(payload: bytes) -> Announcement:
+    """Decoded once for all agents of a process, which get the same one."""
+    return Announcement.decode(payload)
 
 
 def _metrics(train_loss: float, evaluation: Evaluation | None) -> dict[Metric, float]:

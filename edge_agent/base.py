@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.downloads import BlobSource, Patch
+from edge_agent.durable_state import DurableState
 from edge_agent.errors import PermanentDownloadError
 from edge_agent.remote_rows import RemoteRows
 from edge_agent.runtimes.protocol import Runtime
-from edge_agent.store import Store
 from edge_agent.task import LocalTask, map_checked, open_task
 from wire.codec import MAX_DECODED_VALUES
 from wire.errors import WireError
@@ -55,7 +55,7 @@ class BaseLoader:
         runtime: loads the programs.
     """
 
-    def __init__(self, *, store: Store, source: BlobSource, runtime: Runtime) -> None:
+    def __init__(self, *, store: DurableState, source: BlobSource, runtime: Runtime) -> None:
         self._store, self._source, self._runtime = store, source, runtime
         self._opened: LocalTask | None = None
         self._held: dict[str, Any] = store.get("base") or {}
@@ -79,6 +79,11 @@ class BaseLoader:
             )
         parameters = self._parameters(task.manifest, announcement)
         return Base(task=task, announcement=announcement, parameters={**parameters, **task.frozen})
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that came in since ``take_received_bytes`` was called last."""
+        return self._received_bytes
 
     def take_received_bytes(self) -> int:
         """Bytes that came in since the last call. A file that the device had before costs none."""

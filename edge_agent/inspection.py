@@ -31,7 +31,7 @@ class DeviceStatus:
         recommender: the task's name for people; None before it was downloaded.
         version: the version on the device.
         interactions: length of the history.
-        counters: see ``Store.counters``.
+        counters: see ``DurableState.counters``.
         waiting: updates without receipt.
         waiting_bytes: their size.
         evaluation: the last one, by metric.

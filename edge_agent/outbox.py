@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from edge_agent.config import OutboxLimits
+from edge_agent.durable_state import DurableState, OutboxEntry, Waiting
 from edge_agent.errors import TrainingError
-from edge_agent.store import OutboxEntry, Store, Waiting
 from wire import topics
 from wire.codec import decode_delta
 from wire.delta import Delta, FloatArray, add
@@ -51,7 +51,7 @@ class Outbox:
         self,
         device: str,
         *,
-        store: Store,
+        store: DurableState,
         transport: Transport,
         limits: OutboxLimits,
         clock: Callable[[], float],

@@ -12,7 +12,7 @@ from wire.feedback import share_left
 from wire.manifest import ParameterSpec, Role
 from wire.policy import CodecPolicy
 
-__all__ = ["Residuals"]
+__all__ = ["PRUNED_EVERY", "Residuals", "as_rows", "tensor_of"]
 
 Row = tuple[int, bytes, int]
 
@@ -37,7 +37,7 @@ class Residuals:
     def read(self, task: str, specs: Sequence[ParameterSpec]) -> dict[str, Tensor]:
         """All of it, as it was left out."""
         found = ((spec, self._rows(task, spec.name, None)) for spec in specs)
-        return {spec.name: _tensor(spec, rows) for spec, rows in found if rows}
+        return {spec.name: tensor_of(spec, *_columns(rows)) for spec, rows in found if rows}
 
     def read_touched(
         self,
@@ -63,7 +63,7 @@ class Residuals:
             if spec.name in touched
         )
         return {
-            spec.name: _tensor(spec, rows, updates=updates, policy=policy)
+            spec.name: tensor_of(spec, *_columns(rows), updates=updates, policy=policy)
             for spec, rows in found
             if rows
         }
@@ -78,7 +78,7 @@ class Residuals:
         """
         for name, tensor in rows.items():
             number = self._number(task, name)
-            ids, values = _as_rows(tensor)
+            ids, values = as_rows(tensor)
             kept = values.any(axis=1)
             self._database.execute_many(
                 "INSERT OR REPLACE INTO residual VALUES (?, ?, ?, ?)",
@@ -126,10 +126,37 @@ class Residuals:
         return int(self._database.execute(query, (task, name)).fetchone()[0])
 
 
-def _as_rows(tensor: Tensor) -> tuple[NDArray[np.int64], FloatArray]:
+def as_rows(tensor: Tensor) -> tuple[NDArray[np.int64], FloatArray]:
+    """The rows of a tensor as they are kept, and their numbers; a dense tensor is one row."""
     if isinstance(tensor, RowBlock):
         return tensor.rows, tensor.values
     return np.array([WHOLE]), tensor.reshape(1, -1)
+
+
+def tensor_of(
+    spec: ParameterSpec,
+    rows: NDArray[np.int64],
+    values: FloatArray,
+    seen: NDArray[np.int64],
+    *,
+    updates: int = 0,
+    policy: CodecPolicy | None = None,
+) -> Tensor:
+    """The tensor of rows as they are kept, aged.
+
+    Args:
+        spec: of its parameter.
+        rows: int64 [n] their numbers, increasing.
+        values: float32 [n, width].
+        seen: int64 [n], how many updates the device had made when each was left out.
+        updates: how many it has made now.
+        policy: how they age; None for as they were left out.
+    """
+    if policy is not None:
+        values = values * share_left(updates + 1 - seen, policy)[:, None]
+    if spec.role is Role.ROWS:
+        return RowBlock(rows, values)
+    return values.reshape(spec.shape)
 
 
 def _packed(ids: NDArray[np.int64], values: FloatArray) -> Iterator[tuple[int, bytes]]:
@@ -138,18 +165,9 @@ def _packed(ids: NDArray[np.int64], values: FloatArray) -> Iterator[tuple[int, b
     return ((row, raw[at * size : (at + 1) * size]) for at, row in enumerate(ids.tolist()))
 
 
-def _tensor(
-    spec: ParameterSpec,
+def _columns(
     rows: Iterable[Row],
-    *,
-    updates: int = 0,
-    policy: CodecPolicy | None = None,
-) -> Tensor:
+) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int64]]:
     ids, raw, seen = zip(*rows, strict=True)
     values = np.frombuffer(b"".join(raw), np.dtype("<f4")).astype(np.float32)
-    values = values.reshape(len(ids), -1)
-    if policy is not None:
-        values *= share_left(updates + 1 - np.array(seen, np.int64), policy)[:, None]
-    if spec.role is Role.ROWS:
-        return RowBlock(np.array(ids, np.int64), values)
-    return values.reshape(spec.shape)
+    return np.array(ids, np.int64), values.reshape(len(ids), -1), np.array(seen, np.int64)

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from edge_agent.downloads import BlobSource
+from edge_agent.durable_state import DurableState
 from edge_agent.errors import PermanentDownloadError, TransientDownloadError
 from edge_agent.runtimes.protocol import Program, ProgramFile, Runtime
-from edge_agent.store import Store
 from wire.delta import FloatArray
 from wire.errors import BundleError
 from wire.manifest import FileEntry, Manifest, ParameterSpec
@@ -44,7 +45,7 @@ class LocalTask:
     received_bytes: int
 
 
-def open_task(task: str, *, store: Store, source: BlobSource, runtime: Runtime) -> LocalTask:
+def open_task(task: str, *, store: DurableState, source: BlobSource, runtime: Runtime) -> LocalTask:
     """Open a task, downloading what the device does not have yet.
 
     Raises:
@@ -56,7 +57,7 @@ def open_task(task: str, *, store: Store, source: BlobSource, runtime: Runtime) 
     new = raw is None
     if raw is None:
         raw = source.manifest(task)
-    manifest = Manifest.from_json(raw)
+    manifest = _manifest(raw)
     parts = manifest.program(runtime.name)
     shared = private, frozen = manifest.file(manifest.private), manifest.file(manifest.frozen)
     files = {part: _fetch(entry, source) for part, entry in parts.items()}
@@ -72,6 +73,12 @@ def open_task(task: str, *, store: Store, source: BlobSource, runtime: Runtime) 
     if new:
         store.keep_manifest(task, raw)
     return opened
+
+
+@lru_cache(maxsize=2)
+def _manifest(raw: bytes) -> Manifest:
+    """Checked once for all agents of a process, which take part in the same task."""
+    return Manifest.from_json(raw)
 
 
 def map_checked(path: Path, specs: Sequence[ParameterSpec]) -> dict[str, FloatArray]:
@@ -126,7 +133,7 @@ def _size(raw: bytes, files: Iterable[FileEntry]) -> int:
     return len(raw) + sum({file.sha256: file.size_bytes for file in files}.values())
 
 
-def known_manifest(store: Store, task: str | None) -> Manifest | None:
+def known_manifest(store: DurableState, task: str | None) -> Manifest | None:
     """The manifest of a task (None: the adopted one), if it was downloaded before."""
     task = task or store.get("task")
     raw = store.manifest(task) if task else None

@@ -29,7 +29,7 @@ _ELEMENT_TYPES = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT
 def convert(
     module: nn.Module,
     inputs: Mapping[str, Tensor],
-    dynamic: Mapping[str, str],
+    varying: Mapping[str, Mapping[int, str]],
     outputs: Sequence[str],
     places: Mapping[str, str],
 ) -> GraphProto:
@@ -41,15 +41,19 @@ def convert(
     Args:
         module: takes the inputs by position.
         inputs: examples, by the name that each gets in the graph.
-        dynamic: the name of the first dimension of those inputs whose size may vary.
+        varying: for each input the names of the dimensions whose size may vary, by their place.
         outputs: names of the results.
         places: the lines of a person's module that its operators come from, by operator.
 
     Raises:
         RecommenderError: an operator has no standard ONNX form, or a dimension cannot vary.
     """
-    dimensions = {name: Dim(name) for name in set(dynamic.values())}
-    shapes = tuple({0: dimensions[dynamic[name]]} if name in dynamic else {} for name in inputs)
+    names = sorted({name for places in varying.values() for name in places.values()})
+    dimensions = {name: Dim(name) for name in names}
+    shapes = tuple(
+        {place: dimensions[dimension] for place, dimension in varying.get(name, {}).items()}
+        for name in inputs
+    )
     called = _Called(module).eval()
     try:
         with quiet_torch():

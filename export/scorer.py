@@ -36,7 +36,7 @@ def scorer_program(recommender: Recommender) -> ModelProto:
         RecommenderError: the recommender breaks a rule, or cannot be exported.
     """
     scorer, examples = score_module(recommender, _EXAMPLE_ROWS)
-    rows = {spec.name: "R" for spec in parameter_specs(recommender) if spec.is_table}
+    rows = {spec.name: {0: "R"} for spec in parameter_specs(recommender) if spec.is_table}
     return to_model(convert(scorer, examples, rows, ["score"], scorer.places))
 
 

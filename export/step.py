@@ -6,6 +6,7 @@ Where an optimiser needs no dense gradient, that of rows is added into the table
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -23,7 +24,9 @@ from export.recommender import (
 )
 from wire.manifest import Optimizer
 
-__all__ = ["Step", "trace_step"]
+__all__ = ["Extent", "FleetStep", "Step", "trace_step"]
+
+_sym_size = torch.ops.aten.sym_size.int
 
 
 class Step(nn.Module):
@@ -139,8 +142,83 @@ class Step(nn.Module):
         return advanced
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a fleet program takes at once.
+
+    Attributes:
+        devices: D, at least 1.
+        samples: B of each step, at least 2.
+    """
+
+    devices: int
+    samples: int
+
+
+class FleetStep(Step):
+    """The same step for D devices at once, of which each has everything for itself.
+
+    Inputs and outputs have a leading dimension D but for those in `shared`. Nothing is computed
+    across it: what a device gets does not depend on the others. D and B are fixed, because PyTorch
+    fixes them anyway when it spreads many a loss over devices; R may be any.
+
+    Attributes:
+        extent: D and B.
+    """
+
+    def __init__(
+        self,
+        gradients: fx.GraphModule,
+        recommender: Recommender,
+        optimizer: Optimizer,
+        *,
+        extent: Extent,
+        places: Mapping[str, str],
+    ) -> None:
+        super().__init__(gradients, recommender, optimizer, proximal=True, places=places)
+        self.extent = extent
+        # Spread over devices, a tensor has no size that this operator could ask for.
+        for node in gradients.graph.find_nodes(op="call_function", target=_sym_size):
+            node.target = _size
+        gradients.recompile()
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Inputs that are the same for all devices.
+
+        They are the rates, the state that depends on the number of the step alone, and what is
+        frozen and no table.
+        """
+        whole = (name for name in self.frozen if not self._specs[name].is_table)
+        counted = (name for name, like in self.state.items() if like is None)
+        return frozenset({"pull", "learning_rate", *whole, *counted})
+
+    def shapes(self, rows: Dimension, samples: Dimension) -> dict[str, tuple[Dimension, ...]]:
+        """As those of one device, but with D in front, and B as it is fixed."""
+        del samples
+        devices, single = self.extent.devices, super().shapes(rows, self.extent.samples)
+        return {n: shape if n in self.shared else (devices, *shape) for n, shape in single.items()}
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One step of each device; `inputs` and `outputs` name the tensors."""
+        taken = tuple(None if name in self.shared else 0 for name in self.inputs)
+        made = tuple(
+            None if name.removesuffix(".new") in self.shared else 0 for name in self.outputs
+        )
+        each: tuple[Tensor, ...] = torch.vmap(super().forward, taken, made)(*inputs)  # type: ignore[arg-type]
+        return each
+
+
+def _size(tensor: Tensor, dimension: int) -> int:
+    return tensor.shape[dimension]
+
+
 def trace_step(
-    recommender: Recommender, optimizer: Optimizer = Optimizer.SGD, *, proximal: bool = False
+    recommender: Recommender,
+    optimizer: Optimizer = Optimizer.SGD,
+    *,
+    proximal: bool = False,
+    fleet: Extent | None = None,
 ) -> Step:
     """Trace a recommender into one training step.
 
@@ -150,10 +228,13 @@ def trace_step(
         proximal: whether the step pulls the federated parameters back to their start, by the
             gradient of proximal / 2 * |parameter - start|^2 (FedProx: Li et al., MLSys 2020,
             equation 2).
+        fleet: for a `FleetStep` of so many devices at once; always with the proximal term.
 
     Raises:
         RecommenderError: the recommender breaks a rule; or its loss cannot be traced, has a wrong
             shape, leaves a parameter out, changes a buffer, or depends on the number of rows.
     """
     gradients, places = trace_gradients(recommender)
+    if fleet is not None:
+        return FleetStep(gradients, recommender, optimizer, extent=fleet, places=places)
     return Step(gradients, recommender, optimizer, proximal=proximal, places=places)

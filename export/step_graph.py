@@ -45,11 +45,14 @@ def step_graph(step: Step) -> GraphProto:
     }
     examples = step.examples(_EXAMPLE_ROWS, _EXAMPLE_SAMPLES)
     names = {name: around.get(name, BODY + name) for name in examples}
-    shapes = step.shapes("R", "B").items()
+    varying = {
+        names[name]: {at: size for at, size in enumerate(shape) if isinstance(size, str)}
+        for name, shape in step.shapes("R", "B").items()
+    }
     graph = convert(
         step,
         {names[name]: example for name, example in examples.items()},
-        {names[n]: shape[0] for n, shape in shapes if shape and isinstance(shape[0], str)},
+        varying,
         [BODY + name for name in step.outputs],
         step.places,
     )

@@ -20,6 +20,13 @@ delta longer than ``clip`` is scaled down to it; private parameters do not count
 are. A step of nothing but padding has a gradient of zero, which leaves plain SGD where it is, while
 momentum and Adam go on.
 
+A *fleet program* does the same for D devices at once, for a simulator: a local update takes most of
+its time between operators, which many devices share. Whatever a device has of its own, [...] above,
+is [D, ...] there, batches [S, D, B] or [S, D, B, width] and ``loss`` [S, D]; the rates and what is
+frozen and no table are common to all. It has no ``clip``: that is one number for each device at the
+end, see `edge_agent.runtimes.static_shapes`. Devices of fewer rows, samples or steps than others
+are filled up with zeros; but a step of padding is one of the optimiser's steps, as above.
+
 R, S and B may be any size from 1; memory and time depend on them and not on the catalogue. Run it
 on one thread (``intra_op_num_threads=1``): ONNX Runtime adds rows that occur twice in a batch
 without a lock when it spreads a large batch over threads (microsoft/onnxruntime issue 18048), and
@@ -28,7 +35,7 @@ one is faster anyhow.
 
 import numpy as np
 import torch
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from export.clipping import clipping
 from export.onnx_graph import tensor_info, to_model
@@ -36,33 +43,41 @@ from export.recommender import (
     FEDERATED,
     TRAINED,
     BatchInput,
-    Dimension,
     Recommender,
     batch_inputs,
     parameter_specs,
 )
-from export.step import Step, trace_step
+from export.step import Extent, Step, trace_step
 from export.step_graph import step_graph, without_pull, zeros_like
-from wire.manifest import Optimizer, ParameterSpec
+from wire.manifest import Optimizer, Role
 
 __all__ = ["training_program"]
 
 
-def training_program(recommender: Recommender, optimizer: Optimizer = Optimizer.SGD) -> ModelProto:
+def training_program(
+    recommender: Recommender, optimizer: Optimizer = Optimizer.SGD, fleet: Extent | None = None
+) -> ModelProto:
     """Compile the local update of a recommender; the values of its parameters play no part.
+
+    Args:
+        recommender: the model; it is not changed.
+        optimizer: what turns gradients into steps.
+        fleet: for a fleet program of so many devices.
 
     Raises:
         RecommenderError: the recommender breaks a rule, or cannot be exported.
     """
     specs = {spec.name: spec for spec in parameter_specs(recommender)}
-    trained = [spec for spec in specs.values() if spec.role in TRAINED]
-    ends = {
-        spec.name: f"/end/{spec.name}" if spec.role in FEDERATED else f"{spec.name}.new"
-        for spec in trained
-    }
-    clipped = {name: end for name, end in ends.items() if specs[name].role in FEDERATED}
+    # One device's delta is one number long, which the graph of many has no place for.
+    bounded = frozenset[Role]() if fleet else FEDERATED
+    trained = [spec.name for spec in specs.values() if spec.role in TRAINED]
+    ends = {n: f"/end/{n}" if specs[n].role in bounded else f"{n}.new" for n in trained}
+    clipped = {name: end for name, end in ends.items() if specs[name].role in bounded}
+    rates = ("learning_rate", "proximal", *(("clip",) if clipped else ()))
     batch = {**batch_inputs(recommender), "weight": BatchInput(torch.float32)}
-    step = trace_step(recommender, optimizer, proximal=True)
+    extent = ("S", fleet.devices, fleet.samples) if fleet else ("S", "B")
+    step = trace_step(recommender, optimizer, proximal=True, fleet=fleet)
+    shapes = step.shapes("R", "B")
     body = step_graph(step)
     # A loop of its own, because the proximal term costs each step a pass over the tables.
     steps = helper.make_node(
@@ -80,21 +95,21 @@ def training_program(recommender: Recommender, optimizer: Optimizer = Optimizer.
                 *_zeros(step),
                 helper.make_node("Equal", ["proximal", zeros_like(None)], ["/plain"]),
                 steps,
-                *clipping(clipped),
+                *(clipping(clipped) if clipped else ()),
                 *_weighted_mean(),
             ],
             "local update",
             [
-                *map(_parameter_info, specs.values()),
-                *(tensor_info(n, torch.float32, ()) for n in ("learning_rate", "proximal", "clip")),
-                *(tensor_info(n, what.dtype, what.shape("S", "B")) for n, what in batch.items()),
+                *(tensor_info(name, torch.float32, shapes[name]) for name in specs),
+                *(tensor_info(name, torch.float32, ()) for name in rates),
+                *(tensor_info(n, what.dtype, what.shape(*extent)) for n, what in batch.items()),
             ],
             [
-                *(_parameter_info(spec, ".new") for spec in trained),
-                tensor_info("loss", torch.float32, ["S"]),
+                *(tensor_info(f"{name}.new", torch.float32, shapes[name]) for name in trained),
+                tensor_info("loss", torch.float32, extent[:-1]),
             ],
             initializer=[
-                numpy_helper.from_array(np.array([1], np.int64), "/sample_axis"),
+                numpy_helper.from_array(np.array([len(extent) - 1], np.int64), "/sample_axis"),
                 numpy_helper.from_array(np.array(0, np.float32), zeros_like(None)),
                 numpy_helper.from_array(np.array(1, np.float32), "/one"),
             ],
@@ -147,8 +162,3 @@ def _weighted_mean() -> list[NodeProto]:
         helper.make_node("Max", ["/weights", "/one"], ["/divisor"]),
         helper.make_node("Div", ["/sum", "/divisor"], ["loss"]),
     ]
-
-
-def _parameter_info(spec: ParameterSpec, suffix: str = "") -> ValueInfoProto:
-    shape: tuple[Dimension, ...] = ("R", *spec.shape[1:]) if spec.is_table else spec.shape
-    return tensor_info(spec.name + suffix, torch.float32, shape)

@@ -20,7 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,41 +31,22 @@ from tqdm import tqdm
 from aggregator.admission import AdmissionPolicy, Admitted, admit
 from aggregator.merging import Rule
 from aggregator.norms import Norms
-from device_sims.bench.deltas import Forge, Moment, Trainer
+from device_sims.bench.deltas import Trainer
 from device_sims.bench.figures import Figure, publish
 from device_sims.datasets import Interactions, load_movielens, synthesise
+from device_sims.scenario import Attack, Attackers
+from device_sims.simulation.attackers import Moment, forge_of, hostile, sparsest_item
 from edge_agent.errors import ProgramError, TrainingError
-from wire.delta import Delta, FloatArray, RowBlock, add
+from wire.delta import Delta
 from wire.manifest import ParameterSpec
 from wire.messages import Update
 from wire.policy import CodecPolicy
 
-__all__ = ["ATTACKS", "DEFENCES", "Attack", "Defence", "Outcome", "Promotion", "measure", "scaled"]
+__all__ = ["ATTACKS", "DEFENCES", "Defence", "Outcome", "measure"]
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "ml-100k" / "ratings.dat"
 BUFFER, SERVER_LEARNING_RATE = 20, 4.0
-REACH = 2.0
-"""The promoted row is to be so many times as long as the longest other row of the table."""
-KNOWN_BY = 5
-"""The promoted item is one of those that so many users know, or the next that there is."""
 QUALITY_GOAL, EXPOSURE_GOAL = 0.95, 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attack:
-    """What hostile devices do.
-
-    Attributes:
-        share: of the devices that are hostile, 0 to 1.
-        factor: their deltas are multiplied by it.
-        boost: how often they take the step to where the promoted row is to be; 0 for no promotion.
-        quiet: whether the promoted row moves no further than their other rows.
-    """
-
-    share: float = 0.0
-    factor: float = 1.0
-    boost: float = 0.0
-    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +79,15 @@ class Outcome:
     refused_hostile: float
 
 
-ATTACKS: Mapping[str, Attack] = {
-    "none": Attack(),
-    "flip": Attack(share=0.2, factor=-1.0),
-    "x10": Attack(share=0.2, factor=10.0),
-    "x100": Attack(share=0.2, factor=100.0),
-    "promote-1": Attack(share=0.01, boost=BUFFER / SERVER_LEARNING_RATE),
-    "promote-5": Attack(share=0.05, boost=BUFFER / SERVER_LEARNING_RATE),
-    "quiet-5": Attack(share=0.05, boost=1.0, quiet=True),
+BOOST = BUFFER / SERVER_LEARNING_RATE
+ATTACKS: Mapping[str, Attackers] = {
+    "none": Attackers(),
+    "flip": Attackers(share=0.2, kind=Attack.SIGN_FLIP),
+    "x10": Attackers(share=0.2, kind=Attack.SCALE, factor=10.0),
+    "x100": Attackers(share=0.2, kind=Attack.SCALE, factor=100.0),
+    "promote-1": Attackers(share=0.01, kind=Attack.COLLUDE, factor=BOOST),
+    "promote-5": Attackers(share=0.05, kind=Attack.COLLUDE, factor=BOOST),
+    "quiet-5": Attackers(share=0.05, kind=Attack.COLLUDE, factor=1.0, quiet=True),
 }
 DEFENCES: Mapping[str, Defence] = {
     "none": Defence(),
@@ -139,7 +121,7 @@ def main() -> None:
 
 
 def measure(
-    interactions: Interactions, attack: Attack, defence: Defence, *, passes: int, seed: int = 0
+    interactions: Interactions, attack: Attackers, defence: Defence, *, passes: int, seed: int = 0
 ) -> Outcome:
     """Train a fleet in which some devices are hostile, and examine what came of it.
 
@@ -151,10 +133,9 @@ def measure(
         seed: of everything drawn, hostile devices included.
     """
     users = interactions.user_count
-    count = math.ceil(attack.share * users)
-    chosen = np.random.default_rng(seed).choice(users, count, replace=False)
-    hostile, target = frozenset(chosen.tolist()), promoted_item(interactions)
-    forge = Promotion(attack, target) if attack.boost else scaled(attack.factor)
+    enemies = hostile(replace(attack, seed=seed), users)
+    target = sparsest_item(interactions.items, interactions.item_count)
+    forge = forge_of(attack, target, np.random.default_rng(seed))
     gate = _Gate(defence.norm_factor)
     keys = {"buffer_size": BUFFER, "server_learning_rate": SERVER_LEARNING_RATE, **defence.rule}
     with tempfile.TemporaryDirectory() as folder:
@@ -166,68 +147,20 @@ def measure(
             rounded=False,
             seed=seed,
             rule=Rule.from_dict(keys),
-            forge=lambda moment: forge(moment) if moment.user in hostile else moment.delta,
+            forge=lambda moment: forge(moment) if moment.user in enemies else moment.delta,
             gate=gate,
         )
         gate.specs = trainer.specs
         for _ in range(passes):
             _train_all(trainer)
-        refused = gate.refused.total(), sum(gate.refused[user] for user in hostile)
-        honest = (users - count) * passes
+        refused = gate.refused.total(), sum(gate.refused[user] for user in enemies)
+        honest = (users - len(enemies)) * passes
         return Outcome(
             hr_at_10=_hr_at_10(trainer),
             er_at_10=_er_at_10(trainer, target),
             refused_honest=(refused[0] - refused[1]) / honest,
-            refused_hostile=refused[1] / (count * passes) if count else math.nan,
+            refused_hostile=refused[1] / (len(enemies) * passes) if enemies else math.nan,
         )
-
-
-def promoted_item(interactions: Interactions) -> int:
-    """An item that few users know: the first of those that come closest to ``KNOWN_BY``."""
-    known_by = np.bincount(interactions.items, minlength=interactions.item_count)
-    return int(np.abs(known_by - KNOWN_BY).argmin())
-
-
-def scaled(factor: float) -> Forge:
-    """Devices that multiply what they learned."""
-    return lambda moment: add({}, moment.delta, factor)
-
-
-class Promotion:
-    """Devices that together push one row of the item table along the mean of their user vectors.
-
-    Args:
-        attack: how hard they push.
-        item: the row.
-    """
-
-    def __init__(self, attack: Attack, item: int) -> None:
-        self._attack, self._item = attack, item
-        self._vectors: dict[int, FloatArray] = {}
-
-    def __call__(self, moment: Moment) -> Delta:
-        """What the device of this moment sends."""
-        ((name, table),), (vector,) = moment.federated.items(), moment.private.values()
-        self._vectors[moment.user] = vector
-        mean = np.mean(list(self._vectors.values()), axis=0)
-        # Of the other rows: or it would have to outgrow itself, and run away.
-        length = REACH * float(np.linalg.norm(np.delete(table, self._item, axis=0), axis=1).max())
-        wanted = mean / max(float(np.linalg.norm(mean)), 1e-12) * length
-        step = self._attack.boost * (wanted - table[self._item])
-        own = moment.delta[name]
-        if not isinstance(own, RowBlock):
-            raise ValueError("expected a delta of one table")
-        if self._attack.quiet:
-            longest = float(np.linalg.norm(own.values, axis=1).max())
-            step *= min(1.0, longest / float(np.linalg.norm(step)))
-        return {name: _with_row(own, self._item, step.astype(np.float32))}
-
-
-def _with_row(block: RowBlock, row: int, values: FloatArray) -> RowBlock:
-    rows = np.union1d(block.rows, [row])
-    replaced = block.at(rows)
-    replaced[np.searchsorted(rows, row)] = values
-    return RowBlock(rows, replaced)
 
 
 class _Gate:
@@ -291,7 +224,7 @@ def _figures(outcomes: Mapping[tuple[str, str], Outcome]) -> Iterator[Figure]:
         plain = outcomes.get(("none", "none"))
         if plain is not None and (attack, defence) != ("none", "none"):
             yield _quality(f"HR@10, {attack} against {defence}", outcome, plain)
-        if ATTACKS[attack].boost:
+        if ATTACKS[attack].kind.promotes:
             yield _exposure(f"ER@10, {attack} against {defence}", outcome)
 
 

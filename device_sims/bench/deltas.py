@@ -17,6 +17,7 @@ from device_sims.examiner import Examiner
 from device_sims.model import Model, make_recommender
 from device_sims.presets import preset
 from device_sims.protocol import Quality
+from device_sims.simulation.attackers import Forge, Moment
 from edge_agent.history import History
 from edge_agent.local_update import train
 from edge_agent.runtimes.trial import open_update
@@ -29,33 +30,12 @@ from wire.parameters import Table, map_parameters, quantise_rows
 from wire.patch import encode_patch, finer, on_grid
 from wire.policy import CodecPolicy, TrainingPolicy
 
-__all__ = ["Gate", "Learned", "Moment", "Pass", "Trainer"]
+__all__ = ["Gate", "Learned", "Pass", "Trainer"]
 
 STRIDE = 10
 """Versions from one of a device's updates to its next, where bytes down are measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A device that is about to encode what it learned.
-
-    Attributes:
-        user: its number.
-        version: the version that it started from.
-        federated: that version's parameters, as the device has them.
-        private: its private parameters after training.
-        delta: what it learned, and what earlier updates left out.
-    """
-
-    user: int
-    version: int
-    federated: Mapping[str, FloatArray]
-    private: Mapping[str, FloatArray]
-    delta: Delta
-
-
-Forge = Callable[[Moment], Delta]
-"""What a device sends in the place of its delta."""
 Gate = Callable[[Moment, bytes], Delta | None]
 """The delta of a payload, or None if it is refused."""
 

@@ -19,6 +19,10 @@ taste (T = 0) that is Zipf's law with exponent A. Activity is log-normal,
 with mean m before clipping. Each item is used at a time uniform over one year, so nothing drifts:
 the latest item is a draw like any other. The one feature of an item is its cluster, as "genre".
 
+With drift, the tastes of a share of the users change at one moment of that year, all at once: such
+a user is near another random centre from then on. What it takes before is drawn with the old p_u,
+what it takes afterwards with the new one, from what is left. Items and their popularity stay.
+
 With A = 1.2, T = 6, C = 6, D = 8, S = 0.4 and s = 0.7 the popularity baseline finds the test item
 among the first ten of the protocol for .41 of 200 users, matrix factorisation for .78 (means of six
 seeds; standard deviations .03 and .02).
@@ -49,7 +53,13 @@ _FIRST_TIME_S = 1_735_689_600
 
 
 def synthesise(
-    *, users: int = 200, items: int = 400, mean_interactions: float = 40.0, seed: int = 0
+    *,
+    users: int = 200,
+    items: int = 400,
+    mean_interactions: float = 40.0,
+    drift_share: float = 0.0,
+    drift_at: float = 0.5,
+    seed: int = 0,
 ) -> Interactions:
     """Draw a data set; the same arguments give the same one.
 
@@ -59,12 +69,15 @@ def synthesise(
         users: How many, at least 1.
         items: Size of the catalogue, at least 10; items that nobody takes are left out of it.
         mean_interactions: Mean items of a user, from 5 to half of `items`.
+        drift_share: Share of the users whose taste changes, 0 to 1.
+        drift_at: When, as a share of the year, 0 to 1.
         seed: Any non-negative number.
 
     Raises:
         DatasetError: An argument is out of range.
     """
     _check(users, items, mean_interactions)
+    _check_shares(drift_share=drift_share, drift_at=drift_at)
     generator = np.random.default_rng(seed)
     centres = _unit(generator.normal(size=(_CLUSTERS, _DIMENSIONS)))
     item_tastes, genres = _near_a_centre(generator, centres, items)
@@ -77,6 +90,14 @@ def synthesise(
         utility = _TASTE * item_tastes @ taste + popularity + generator.gumbel(size=items)
         taken.append(np.argpartition(-utility, count)[:count])
     times = _FIRST_TIME_S + generator.integers(_YEAR_S, size=int(active.sum()))
+    if drift_share > 0.0:
+        moved = np.flatnonzero(generator.random(users) < drift_share)
+        tastes, _ = _near_a_centre(generator, centres, len(moved))
+        own_times = np.split(times, np.cumsum(active)[:-1])
+        for user, taste in zip(moved.tolist(), tastes, strict=True):
+            later = own_times[user] >= _FIRST_TIME_S + drift_at * _YEAR_S
+            utility = _TASTE * item_tastes @ taste + popularity + generator.gumbel(size=items)
+            taken[user][later] = _others(utility, taken[user][~later], int(later.sum()))
     taken_items = np.concatenate(taken)
     genre = LabelColumn(codes=genres[taken_items], labels=_labels("genre", _CLUSTERS))
     return index_events(
@@ -91,6 +112,19 @@ def synthesise(
         ),
         features=["genre"],
     )
+
+
+def _others(utility: _FloatArray, before: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the `count` items of the highest utility that are not among `before`."""
+    left = utility.copy()
+    left[before] = -np.inf
+    return np.argsort(-left, kind="stable")[:count]
+
+
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0.0 <= share <= 1.0:
+            raise DatasetError(f"synthetic: {name} is {share}; expected a share from 0 to 1")
 
 
 def _check(users: int, items: int, mean_interactions: float) -> None:

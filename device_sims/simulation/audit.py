@@ -1,21 +1,44 @@
 """What must be true after any run, whatever went wrong in it."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from aggregator.fold import Fold, FoldError
-from aggregator.ledger import UpdateKey
+from aggregator.ledger import Ledger, UpdateKey
+from device_sims.fleet import device_name
 from device_sims.simulation.server import Server
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 
-__all__ = ["Audit", "PrivacyWatch"]
+__all__ = ["Accepted", "Audit", "PrivacyWatch"]
 
 PATTERN_VALUES = 2
 """So many private float32 in a row in a message are no coincidence."""
+KEYS_AT_ONCE = 1_000
+
+
+class Accepted:
+    """The updates of which a device was told that they are in the ledger: 16 bytes for each.
+
+    Args:
+        task: of all of them.
+    """
+
+    def __init__(self, task: str) -> None:
+        self._task, self._told = task, array("q")
+
+    def add(self, number: int, sequence: int) -> None:
+        """The device of a number was told so of one of its updates; it may hear it again."""
+        self._told.extend((number, sequence))
+
+    def __iter__(self) -> Iterator[UpdateKey]:
+        """Each of them once."""
+        told = np.unique(np.array(self._told).reshape(-1, 2), axis=0)
+        return (UpdateKey(self._task, device_name(int(n)), int(sequence)) for n, sequence in told)
 
 
 class PrivacyWatch:
@@ -46,6 +69,8 @@ class Audit:
         unmerged: what the versions say that they took, less what the ledger says was taken.
         not_the_fold: 1 if the model is not what the ledger makes of the bundle alone.
         leaks: messages with private parameters in them.
+        mass: updates of honest devices after which something that was learned is nowhere, or twice;
+            see ``mass``.
     """
 
     created: int
@@ -56,11 +81,12 @@ class Audit:
     unmerged: int
     not_the_fold: int
     leaks: int
+    mass: int
 
     @property
     def broken(self) -> list[str]:
         """Names of the invariants that do not hold."""
-        names = ("lost", "unanswered", "twice", "unmerged", "not_the_fold", "leaks")
+        names = ("lost", "unanswered", "twice", "unmerged", "not_the_fold", "leaks", "mass")
         return [name for name in names if getattr(self, name)]
 
     @classmethod
@@ -69,39 +95,52 @@ class Audit:
         server: Server,
         bundle: Bundle,
         *,
-        created: Sequence[UpdateKey],
-        accepted: Collection[UpdateKey],
+        created: int,
+        accepted: Iterable[UpdateKey],
         unanswered: int,
         leaks: int,
+        mass: int,
     ) -> "Audit":
         """Look at everything.
 
         Args:
             server: its ledger.
             bundle: the task.
-            created: updates that devices made.
-            accepted: those of which a device was told that they are in the ledger.
+            created: how many updates devices made.
+            accepted: those of which a device was told that they are in the ledger, each once.
             unanswered: updates in outboxes.
             leaks: as counted.
+            mass: as counted.
         """
         ledger, task = server.ledger, bundle.task
         newest = ledger.newest_version(task)
-        versions = list(ledger.between(task, 0, newest.version))
-        taken = Counter(
-            member.id for version in versions for member in ledger.members(task, version.version)
-        )
+        taken, said = array("q"), 0
+        for version in ledger.between(task, 0, newest.version):
+            said += version.updates
+            taken.extend(member.id for member in ledger.members(task, version.version))
         waiting = [member.id for member in ledger.members(task, None)]
-        known = ledger.decisions(list(accepted))
+        merged, counts = np.unique(np.array(taken), return_counts=True)
         return cls(
-            created=len(created),
-            accepted=len(taken) + len(waiting),
-            lost=len(set(accepted) - set(known)),
+            created=created,
+            accepted=len(merged) + len(waiting),
+            lost=sum(_unknown(ledger, keys) for keys in _portions(accepted)),
             unanswered=unanswered,
-            twice=sum(count - 1 for count in taken.values()) + len(set(waiting) & set(taken)),
-            unmerged=abs(sum(version.updates for version in versions) - len(taken)),
+            twice=int((counts - 1).sum() + np.isin(waiting, merged).sum()),
+            unmerged=abs(said - len(merged)),
             not_the_fold=int(not _is_fold(server, bundle, newest.version, newest.digest)),
             leaks=leaks,
+            mass=mass,
         )
+
+
+def _portions(keys: Iterable[UpdateKey]) -> Iterator[list[UpdateKey]]:
+    left = iter(keys)
+    while portion := list(islice(left, KEYS_AT_ONCE)):
+        yield portion
+
+
+def _unknown(ledger: Ledger, keys: list[UpdateKey]) -> int:
+    return len(keys) - len(ledger.decisions(keys))
 
 
 def _is_fold(server: Server, bundle: Bundle, version: int, digest: str) -> bool:

@@ -5,16 +5,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from device_sims.folder import run_folder
-from device_sims.scenario import EXAMPLE, Scenario, ScenarioError, read_scenario, to_toml
-from device_sims.simulation.report import table, write_outcome
-from device_sims.simulation.run import Outcome
-from device_sims.simulation.torture import draw_scenario, shrink
-from device_sims.simulation.workshop import Workshop
+
+if TYPE_CHECKING:
+    from device_sims.scenario import Scenario
+    from device_sims.simulation.outcome import Outcome
+    from device_sims.simulation.training import Kit, Pool
+    from device_sims.simulation.workshop import Workshop
+
+# The simulator brings the aggregator along: it is imported where it is needed, for `--help` and the
+# other commands should not wait for that.
 
 __all__ = ["add_commands"]
 
@@ -41,6 +48,7 @@ def add_commands(
     simulated.add_argument(
         "--example", action="store_true", help="print a scenario with every key, and stop"
     )
+    _add_pool_options(simulated)
     tortured = commands.add_parser(
         "torture",
         help="random scenarios and faults; whatever breaks is shrunk to a small scenario",
@@ -53,12 +61,44 @@ def add_commands(
     tortured.add_argument("--seed", type=int, default=0, help="of the first scenario")
     tortured.add_argument("--like", type=Path, help="a scenario to vary; default: a small one")
     tortured.add_argument("--out", type=Path, default=Path("runs/torture"), help="folder to write")
+    _add_pool_options(tortured)
     return {"simulate": _simulate, "torture": _torture}
 
 
+def _add_pool_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="that train and encode beside the one with the clock; 1 is that one itself (default)",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="train and encode on a Ray cluster instead: its address, `auto` for the one that is "
+        "running, `local` to start one on this machine. The digest is the same wherever this is "
+        "done, among machines of one kind",
+    )
+
+
+def _pool(arguments: argparse.Namespace) -> "Callable[[Kit], AbstractContextManager[Pool]]":
+    from device_sims.scenario import ScenarioError
+    from device_sims.simulation.pools import open_pool
+
+    if arguments.processes < 1:
+        raise ScenarioError(f"--processes is {arguments.processes}; expected at least 1")
+    if arguments.ray is not None and arguments.processes > 1:
+        raise ScenarioError("--processes goes without --ray, which uses all of its cluster")
+    return partial(open_pool, processes=arguments.processes, ray=arguments.ray)
+
+
 def _simulate(arguments: argparse.Namespace) -> int:
+    from device_sims.scenario import ScenarioError, example, read_scenario
+    from device_sims.simulation.report import table, write_outcome
+    from device_sims.simulation.workshop import Workshop
+
     if arguments.example:
-        print(EXAMPLE, end="")
+        print(example(), end="")
         return 0
     if arguments.scenario is None:
         raise ScenarioError("no scenario is given; `rivulet-fleet simulate --example` prints one")
@@ -66,7 +106,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     if arguments.seed is not None:
         scenario = scenario.with_seed(arguments.seed)
     with run_folder(arguments.out) as out:
-        workshop = Workshop(out)
+        workshop = Workshop(out, pool=_pool(arguments))
         bar = tqdm(
             total=100, unit="%", desc=scenario.name, disable=not sys.stderr.isatty(), leave=False
         )
@@ -84,13 +124,17 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _torture(arguments: argparse.Namespace) -> int:
+    from device_sims.scenario import Scenario, ScenarioError, read_scenario
+    from device_sims.simulation.torture import draw_scenario
+    from device_sims.simulation.workshop import Workshop
+
     if arguments.hours <= 0.0:
         raise ScenarioError(f"--hours is {arguments.hours:g}; expected a number above 0")
     like = read_scenario(arguments.like) if arguments.like else Scenario.from_dict(SMALL, name="")
     deadline, seed = time.monotonic() + 3600.0 * arguments.hours, arguments.seed
     faults, runs, updates = Counter[str](), 0, 0
     with run_folder(arguments.out) as out:
-        workshop = Workshop(out)
+        workshop = Workshop(out, pool=_pool(arguments))
         try:
             while time.monotonic() < deadline or not runs:
                 scenario = draw_scenario(like, seed)
@@ -107,7 +151,10 @@ def _torture(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _failed(scenario: Scenario, outcome: Outcome, workshop: Workshop, out: Path) -> int:
+def _failed(scenario: "Scenario", outcome: "Outcome", workshop: "Workshop", out: Path) -> int:
+    from device_sims.scenario import to_toml
+    from device_sims.simulation.torture import shrink
+
     print(f"BROKEN: {', '.join(outcome.audit.broken)}; looking for a smaller scenario", flush=True)
     failure = shrink(scenario, tuple(outcome.audit.broken), workshop.run)
     path = out / "failure.toml"
@@ -116,7 +163,7 @@ def _failed(scenario: Scenario, outcome: Outcome, workshop: Workshop, out: Path)
     return 1
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: "Outcome") -> str:
     return (
         f"seed {outcome.seed}: {outcome.audit.created:,} updates, "
         f"{sum(outcome.faults.values()):,} faults, "

@@ -1,33 +1,40 @@
 """One simulated device: the production agent, and a connection and a power that come and go."""
 
 import math
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
-from aggregator.ledger import UpdateKey
-from device_sims.scenario import FleetBehaviour
+from device_sims.nature import Nature, Stretch
+from device_sims.simulation.disk import Disk, Shortage
+from device_sims.simulation.forger import Forger
+from device_sims.simulation.mass import MassWatch
+from device_sims.simulation.memory_store import MemoryStore
+from device_sims.simulation.meter import Meter
 from device_sims.simulation.network import Network
 from device_sims.simulation.power import Breaker, PowerCut, breaking
-from device_sims.simulation.virtual_time import Alarm, VirtualTime
+from device_sims.simulation.virtual_time import START, Alarm, VirtualTime
 from edge_agent.agent import Agent, Sent
 from edge_agent.base import Base
-from edge_agent.config import AgentConfig, BrokerConfig
+from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
+from edge_agent.errors import StoreError
+from edge_agent.interactions import Interaction
+from edge_agent.participant import STORE_RETRY_S
 from edge_agent.runtimes import Runtime
-from edge_agent.store import Store
+from edge_agent.trainer import Trainer
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.messages import Outcome, Receipt
 
-__all__ = ["Device", "Surroundings"]
+__all__ = ["STORE_WRITES", "Device", "Surroundings"]
 
 STORE_WRITES = (
     "put",
+    "claim",
     "add_interactions",
     "keep_manifest",
     "record_update",
@@ -37,9 +44,21 @@ STORE_WRITES = (
     "settle",
     "take_back",
 )
+BROKER_SPREAD_S = 5.0
+"""Devices whose broker came back connect within so many seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Calling(Protocol):
+    """Makes a call of a device's method that nothing but a number ties to the device."""
+
+    def __call__(
+        self, number: int, life: int | None, method: Callable[..., object], *args: object
+    ) -> Callable[..., object]:
+        """See ``Crowd.call``."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
 class Surroundings:
     """What every device of a simulation shares.
 
@@ -47,216 +66,321 @@ class Surroundings:
         time: the clock.
         network: to the aggregator.
         source: of models.
-        runtime: trains.
+        runtime: scores, and says what programs take.
+        trainer: trains.
         task: 32 hex characters.
-        behaviour: what devices are like.
+        meter: counts what taking part costs.
         breaker: cuts their power.
+        shortage: fills their disks.
         restart_s: until a device that died comes back.
         from_backup: whether it comes back with an older storage this time.
         on_sent: called with each update that a device made.
+        on_accepted: called with each update of which a device learns that the aggregator has it.
+        shared: other objects that devices hold in common.
+        call: makes a call of a device's method.
+        resting: whether connections hold from now on, and nothing new is trained.
     """
 
     time: VirtualTime
     network: Network
     source: BlobSource
     runtime: Runtime
+    trainer: Trainer
     task: str
-    behaviour: FleetBehaviour
+    meter: Meter
     breaker: Breaker
+    shortage: Shortage
     restart_s: float
     from_backup: Callable[[], bool]
-    on_sent: Callable[[str, Sent], object]
+    on_sent: Callable[[int, Sent], object]
+    on_accepted: Callable[[int, int], object]
+    shared: Sequence[object] = ()
+    call: Calling = field(init=False)
+    resting: bool = False
 
 
 class Device:
     """Drives an agent as ``Participant`` does, under a virtual clock.
 
+    When it is not busy it can be pickled: of itself it hands out nothing but its number.
+
     Args:
-        name: its id.
-        folder: for its storage; what is there is taken up.
+        number: its position in the fleet.
+        config: its agent's.
+        store: its storage.
         surroundings: what it shares.
-        rng: draws what it is like and what it does.
-        holdout: whether the agent evaluates itself.
+        nature: what it is like.
+        rng: draws what it does.
+        watch: looks at what its storage does; None for nobody.
+        forger: forges what it sends; None for an honest device.
+
+    Attributes:
+        number: as given.
+        nature: as given.
+        life: goes up whenever it is switched on or off.
     """
 
     def __init__(
         self,
-        name: str,
-        folder: Path,
+        number: int,
+        config: AgentConfig,
+        store: MemoryStore,
         surroundings: Surroundings,
+        nature: Nature,
         rng: np.random.Generator,
         *,
-        holdout: bool,
+        watch: MassWatch | None = None,
+        forger: Forger | None = None,
     ) -> None:
-        behaviour = surroundings.behaviour
-        self.name, self._file = name, folder / "agent.db"
-        self._around, self._rng = surroundings, rng
-        self._update_s = behaviour.update_s * math.exp(behaviour.update_sigma * rng.normal())
-        self._skew_s = float(rng.uniform(-behaviour.clock_skew_s, behaviour.clock_skew_s))
-        self._config = AgentConfig(
-            device=name,
-            state_dir=folder,
-            aggregator="http://simulated",
-            broker=BrokerConfig(host="simulated", port=1),
-            task=surroundings.task,
-            holdout=holdout,
-            durability="normal",
-        )
+        self.number, self._config, self._store = number, config, store
+        self._backup: MemoryStore | None = None
+        self._around, self.nature, self._rng = surroundings, nature, rng
+        self._watch, self._forger = watch, forger
+        self._base: Base | None = None
+        self._disk = Disk(surroundings.shortage, _no_space)
+        self._link, self._session = nature.conditions, 0
+        self._stretch = Stretch(0.0, 0.0, nature.conditions)
         self._topic = topics.announcement(surroundings.task)
         self._agent: Agent | None = None
         self._alarm: Alarm | None = None
-        self._online = self._resting = False
-        self.accepted: set[UpdateKey] = set()
+        self._online = self._present = self._trains = False
         self._known = b""
-        self._life = 0
-
-    @property
-    def store(self) -> Store:
-        """Its storage; open it only when the device does not run."""
-        return Store(self._file, durability="normal")
+        self.life = 0
 
     @property
     def settled(self) -> bool:
-        """Whether every update that it made was answered."""
+        """Whether every update that it made was answered; those of one that left never are."""
+        if not self._present:
+            return True
         return self._agent is not None and not self._agent.outbox.waiting.updates
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it trains, or may have to forge something from what it trained on."""
+        return self._trains or self._base is not None
+
+    @property
+    def listens(self) -> bool:
+        """Whether it waits for an announcement, and for nothing else."""
+        return self._online and self._alarm is None and not self._trains
+
+    def join(self) -> None:
+        """Switch it on when it is there for the first time."""
+        self._later(max(0.0, self.nature.joins_s - self._now_s()), Device.start)
+
     def start(self) -> None:
-        """Switch it on."""
-        self._life += 1
+        """Switch it on, unless the run is over and it was never there."""
+        if self._around.resting and not self._present:
+            return
+        self._present = True
+        self.life += 1
         try:
-            store = breaking(self.store, self._around.breaker, STORE_WRITES)
             self._agent = Agent(
                 self._config,
-                store=store,
+                store=self._fallible(self._store),
                 source=self._around.source,
                 runtime=self._around.runtime,
                 transport=self,
                 clock=self._clock,
                 rng=self._rng,
+                trainer=self._around.trainer,
             )
-        except PowerCut:
+        except (PowerCut, StoreError):
             self._die()
             return
         self._known = b""
-        self._later(self._stretch(self._around.behaviour.offline_s, first=True), self._connect)
+        self._await_connection()
 
     def private(self, bundle: Bundle) -> dict[str, FloatArray]:
         """Its private parameters, as they can be seen because it is simulated; empty at first."""
-        store = self.store if self._agent is None else self._agent.store
-        try:
-            return store.private(bundle.task, bundle.manifest.private_parameters)
-        finally:
-            if self._agent is None:
-                store.close()
+        return self._store.private(bundle.task, bundle.manifest.private_parameters)
 
     def rest(self) -> None:
-        """From now on the connection holds, and nothing new is trained."""
-        self._resting = True
+        """From now on its connection holds."""
         if not self._online and self._agent is not None:
-            self._connect()
+            self._await_connection()
 
-    def stop(self) -> None:
-        """Switch it off for good."""
-        self._life += 1
+    def broken_off(self, down_s: float) -> None:
+        """The broker is gone; it comes back after ``down_s``."""
+        if not self._online:
+            return
+        stretch = self._stretch
         self._disconnect()
-        if self._agent is not None:
-            self._agent.store.close()
-            self._agent = None
+        self._do(Agent.disconnected)
+        self._later(self._back_s(down_s), Device.connect, stretch)
 
     def announced(self) -> None:
-        """There is a new announcement: one that waits for nothing else must hear of it."""
-        if self._online and self._alarm is None:
-            self._around.time.after(self._around.behaviour.latency_s, self._alive(self._wake))
+        """There is a new announcement, and it waits for nothing else."""
+        self._later(self._link.latency_s, Device.wake)
+
+    def wake(self) -> None:
+        """Look for something to do."""
+        self._do(self._work)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """As the agent's transport: what cannot be sent is dropped."""
         del retain
         if self._online:
-            self._around.network.send(topic, payload)
+            payload = self._forged(payload)
+            self._around.meter.sent(self.nature, len(payload))
+            self._around.network.send(topic, payload, self._link)
+
+    def write_down(self, events: Sequence[Interaction]) -> None:
+        """Its user did something; what cannot be written now is written later."""
+        later_s = None
+        store = self._store if self._agent is None else self._agent.store
+        try:
+            store.add_interactions(events)
+        except StoreError:
+            later_s = STORE_RETRY_S
+        except PowerCut:
+            later_s = self._around.restart_s + STORE_RETRY_S
+            self._die()
+        if later_s is not None:
+            again = self._around.call(self.number, None, Device.write_down, events)
+            self._around.time.after(later_s, again)
+
+    def _forged(self, payload: bytes) -> bytes:
+        if self._forger is None or self._base is None or self._agent is None:
+            return payload
+        return self._forger(payload, self._base, self._agent.private_parameters(self._base.task))
 
     def _clock(self) -> float:
-        return self._around.time() + self._skew_s
+        return self._around.time() + self.nature.skew_s
+
+    def _now_s(self) -> float:
+        return self._around.time() - START
 
     # What happens to it
 
-    def _connect(self) -> None:
+    def _await_connection(self) -> None:
+        """Connect when its nature says so; go for good if that is never again."""
+        now_s = self._now_s()
+        if self._around.resting:
+            self.connect(Stretch(now_s, math.inf, self.nature.conditions))
+            return
+        stretch = self.nature.next_stretch(now_s, self._rng)
+        if stretch is not None:
+            self._later(stretch.from_s - now_s, Device.connect, stretch)
+        elif self.nature.trace is None or now_s >= self.nature.leaves_s:
+            self._leave()
+
+    def connect(self, stretch: Stretch) -> None:
+        """A stretch with a connection begins."""
+        now_s = self._now_s()
         if self._online or self._agent is None:
             return
-        self._online = True
-        self._around.network.connect(self.name, self._receive)
-        if not self._resting and self._around.behaviour.offline_s > 0.0:
-            self._later(self._stretch(self._around.behaviour.online_s), self._drop)
+        if now_s >= stretch.to_s and not self._around.resting:
+            self._await_connection()
+            return
+        if (down_s := self._around.network.down_s) > 0.0:
+            self._later(self._back_s(down_s), Device.connect, stretch)
+            return
+        self._online, self._stretch, self._link = True, stretch, stretch.conditions
+        self._session += 1
+        self._around.network.connect(self._config.device, self._call(Device.receive), self._link)
+        if math.isfinite(stretch.to_s):
+            self._later(stretch.to_s - now_s, Device.drop, self._session)
         self._do(Agent.connected)
 
-    def _drop(self) -> None:
-        if self._resting:
+    def drop(self, session: int) -> None:
+        """The stretch of a session is over."""
+        if self._around.resting or not self._online or session != self._session:
             return
         self._disconnect()
-        if self._agent is not None:
-            self._do(Agent.disconnected)
-        self._later(self._stretch(self._around.behaviour.offline_s), self._connect)
+        self._do(Agent.disconnected)
+        self._await_connection()
+
+    def _leave(self) -> None:
+        """Go for good."""
+        self.life += 1
+        self._disconnect()
+        self._agent, self._present, self._trains = None, False, False
 
     def _disconnect(self) -> None:
         self._online = False
-        self._around.network.disconnect(self.name)
+        self._around.network.disconnect(self._config.device)
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _back_s(self, down_s: float) -> float:
+        """When it tries a broker again that is gone for so long: not all at once."""
+        return down_s + float(self._rng.uniform(0.0, BROKER_SPREAD_S))
+
+    def receive(self, topic: str, payload: bytes) -> None:
+        """The broker delivers a receipt."""
         receipt = Receipt.decode(payload)
         if receipt.outcome is not Outcome.REJECTED:
-            self.accepted.add(UpdateKey(receipt.task, self.name, receipt.sequence))
+            self._around.on_accepted(self.number, receipt.sequence)
         self._do(lambda agent: agent.receive(topic, payload))
 
-    def _wake(self) -> None:
-        self._do(self._work)
-
     def _work(self, agent: Agent) -> None:
-        retained = self._around.network.retained.get(self._topic, b"")
-        if retained != self._known:
-            self._known = retained
+        retained = self._around.network.retained.get(self._topic)
+        if retained is not None and retained != self._known:
             agent.receive(self._topic, retained)
+            self._known = retained
         agent.send_due()
-        if not self._resting and agent.update_due():
+        if not self._around.resting and agent.update_due():
+            before = agent.received_bytes
             base = agent.begin_update()
             if base is not None:
-                self._later(self._work_s(base), lambda: self._finish(base))
+                self._trains = True
+                if self._forger is not None:
+                    self._base = base
+                agent.train_ahead(base)
+                download_s = (agent.received_bytes - before) / self._link.down_bytes_s
+                train_s = self._link.update_s
+                self._later(download_s + train_s, Device.finish, base, train_s)
 
-    def _finish(self, base: Base) -> None:
+    def finish(self, base: Base, train_s: float) -> None:
+        """The local update is done."""
+        self._trains = False
+        self._around.meter.trained(self.nature, train_s)
+
         def finish(agent: Agent) -> None:
             sent = agent.finish_update(base)
             if sent is not None:
-                self._around.on_sent(self.name, sent)
+                self._around.meter.received(self.nature, sent.received_bytes)
+                self._around.on_sent(self.number, sent)
 
         self._do(finish)
-
-    def _work_s(self, base: Base) -> float:
-        download_s = base.announcement.size_bytes / self._around.behaviour.down_bytes_s
-        return download_s + self._update_s
 
     # Driving the agent
 
     def _do(self, work: Callable[[Agent], object]) -> None:
-        if self._agent is None:
+        agent, soonest_s = self._agent, 0.0
+        if agent is None:
             return
         try:
-            work(self._agent)
-            self._plan(self._agent)
+            try:
+                work(agent)
+            except StoreError:
+                soonest_s = STORE_RETRY_S
+            self._plan(agent, soonest_s)
         except PowerCut:
             self._die()
 
-    def _plan(self, agent: Agent) -> None:
+    def _plan(self, agent: Agent, soonest_s: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if not self._online:
             return
-        due = self._around.time() if self._unread() else agent.next_due(training=not self._resting)
+        now = self._around.time()
+        try:
+            due = now if self._unread() else self._due(agent)
+        except StoreError:
+            due, soonest_s = now, STORE_RETRY_S
         if due is not None:
-            at = due if self._unread() else due - self._skew_s
-            self._alarm = self._around.time.at(at, self._alive(self._rang))
+            at = max(due, now + soonest_s)
+            self._alarm = self._around.time.at(at, self._call(Device.ring))
 
-    def _rang(self) -> None:
+    def _due(self, agent: Agent) -> float | None:
+        due = agent.next_due(training=not self._around.resting)
+        return None if due is None else due - self.nature.skew_s
+
+    def ring(self) -> None:
+        """The time has come that it waited for."""
         self._alarm = None
-        self._wake()
+        self.wake()
 
     def _unread(self) -> bool:
         return (
@@ -266,30 +390,30 @@ class Device:
         )
 
     def _die(self) -> None:
-        self._life += 1
+        self.life += 1
         self._disconnect()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._agent is not None:
-            self._agent.store.close()
-            self._agent = None
-        backup = self._file.with_suffix(".backup")
-        if backup.is_file() and self._around.from_backup():
-            shutil.copyfile(backup, self._file)
+        self._agent, self._trains = None, False
+        if self._backup is not None and self._around.from_backup():
+            self._store = self._backup.copy()
         else:
-            shutil.copyfile(self._file, backup)
-        self._around.time.after(self._around.restart_s, self._alive(self.start))
+            self._backup = self._store.copy()
+        self._later(self._around.restart_s, Device.start)
 
-    def _later(self, delay_s: float, call: Callable[[], object]) -> None:
-        self._around.time.after(delay_s, self._alive(call))
+    def _later(self, delay_s: float, method: Callable[..., object], *args: object) -> Alarm:
+        return self._around.time.after(delay_s, self._call(method, *args))
 
-    def _alive(self, call: Callable[[], object]) -> Callable[[], object]:
-        """The call, if the device was not switched off or dead in the meantime."""
-        life = self._life
-        return lambda: call() if life == self._life else None
+    def _call(self, method: Callable[..., object], *args: object) -> Callable[..., object]:
+        """The call of one of its methods, if it is not dead in the meantime."""
+        return self._around.call(self.number, self.life, method, *args)
 
-    def _stretch(self, mean_s: float, *, first: bool = False) -> float:
-        if self._resting or (first and mean_s <= 0.0):
-            return 0.0
-        return float(self._rng.exponential(mean_s))
+    def _fallible(self, store: MemoryStore) -> Any:
+        watched: Any = store if self._watch is None else self._watch.over(store)
+        full = breaking(watched, self._disk, STORE_WRITES)
+        return breaking(full, self._around.breaker, STORE_WRITES)
+
+
+def _no_space() -> Exception:
+    return StoreError("the database failed: database or disk is full (simulated)")

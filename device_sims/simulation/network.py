@@ -1,19 +1,19 @@
 """The way between devices and the aggregator: a broker that keeps what is not acknowledged."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 
 from aggregator.reception import Inbound
-from device_sims.scenario import Faults, FleetBehaviour
+from device_sims.nature import Conditions
+from device_sims.scenario import Faults
 from device_sims.simulation.virtual_time import VirtualTime
 from wire import topics
 
 __all__ = ["Network"]
-
-BATCH_S = 0.05
-"""What arrives within so many seconds reaches the aggregator together."""
 
 Deliver = Callable[[str, bytes], object]
 
@@ -23,8 +23,8 @@ class Network:
 
     Args:
         time: the clock.
-        behaviour: latency and bandwidth.
         faults: what goes wrong; may be replaced while it runs.
+        together_s: what arrives within so many seconds reaches the aggregator together.
         rng: draws all of it.
         happened: counts faults by kind.
     """
@@ -32,37 +32,62 @@ class Network:
     def __init__(
         self,
         time: VirtualTime,
-        behaviour: FleetBehaviour,
         faults: Faults,
+        together_s: float,
         rng: np.random.Generator,
         happened: Counter[str],
     ) -> None:
-        self._time, self._behaviour, self._rng, self._happened = time, behaviour, rng, happened
+        self._time, self._rng, self._happened = time, rng, happened
+        self._together_s = together_s
         self.faults = faults
         self.retained: dict[str, bytes] = {}
         self.on_sent: Callable[[str, bytes], object] = lambda _topic, _payload: None
         self.to_aggregator: Callable[[list[Inbound]], object] = lambda _messages: None
         self.on_announced: Callable[[], object] = lambda: None
-        self._receipts: dict[str, Deliver] = {}
-        self._queue: list[Inbound] = []
+        self._receipts: dict[str, tuple[Deliver, Conditions]] = {}
+        self._queue: dict[int, Inbound] = {}
+        self._handed_over: dict[int, Inbound] = {}
+        self._numbers = count()
         self._due = False
+        self._restarts = 0
+        self._up_at = -math.inf
 
     @property
     def waiting(self) -> int:
         """Messages that the broker holds for the aggregator."""
         return len(self._queue)
 
+    @property
+    def down_s(self) -> float:
+        """Seconds until the broker can be reached; 0 if it can be."""
+        return max(0.0, self._up_at - self._time())
+
+    def restart(self, down_s: float) -> None:
+        """The broker goes, and comes back after a while.
+
+        What is on its way to it or from it is lost, and so is what it retained. What waited for the
+        aggregator is on its disk, and what it handed over last is handed over again, for it does
+        not know that it was acknowledged. The connections to it are not its business here.
+        """
+        self._restarts += 1
+        self._up_at = self._time() + down_s
+        self._receipts.clear()
+        self.retained.clear()
+        again = {n: known for n, known in self._handed_over.items() if n not in self._queue}
+        self._queue = again | self._queue
+        self._time.after(down_s, self.hand_over)
+
     # From devices
 
-    def connect(self, device: str, deliver: Deliver) -> None:
+    def connect(self, device: str, deliver: Deliver, link: Conditions) -> None:
         """From now on receipts for a device go there."""
-        self._receipts[topics.receipts(device)] = deliver
+        self._receipts[topics.receipts(device)] = deliver, link
 
     def disconnect(self, device: str) -> None:
         """Receipts for the device are lost from now on."""
         self._receipts.pop(topics.receipts(device), None)
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, link: Conditions) -> None:
         """A device publishes."""
         self.on_sent(topic, payload)
         if self._strikes("lost"):
@@ -71,8 +96,8 @@ class Network:
             payload = _damaged(payload, self._rng)
         copies = 2 if self._strikes("duplicated") else 1
         for _ in range(copies):
-            slow_s = len(payload) / self._behaviour.up_bytes_s
-            self._time.after(self._delay_s() + slow_s, lambda: self._arrived(topic, payload))
+            slow_s = len(payload) / link.up_bytes_s
+            self._later(self._delay_s(link) + slow_s, lambda: self._arrived(topic, payload))
 
     # To devices
 
@@ -83,35 +108,41 @@ class Network:
             self.on_announced()
             return
         if topic in self._receipts and not self._strikes("lost"):
-            self._time.after(self._delay_s(), lambda: self._answered(topic, payload))
+            _, link = self._receipts[topic]
+            self._later(self._delay_s(link), lambda: self._answered(topic, payload))
 
     # To the aggregator
 
     def hand_over(self) -> None:
         """Give the aggregator what waits; it acknowledges what it is done with."""
         self._due = False
-        if self._queue:
-            self.to_aggregator(list(self._queue))
+        if self._queue and self.down_s == 0.0:
+            self._handed_over = dict(self._queue)
+            self.to_aggregator(list(self._queue.values()))
+
+    def _later(self, delay_s: float, call: Callable[[], object]) -> None:
+        """Have something arrive, unless the broker is restarted before."""
+        restarts = self._restarts
+        self._time.after(delay_s, lambda: call() if restarts == self._restarts else None)
 
     def _arrived(self, topic: str, payload: bytes) -> None:
-        message: Inbound
+        number = next(self._numbers)
 
         def acknowledge() -> None:
-            self._queue.remove(message)
+            self._queue.pop(number, None)
 
-        message = Inbound(topic, payload, acknowledge)
-        self._queue.append(message)
+        self._queue[number] = Inbound(topic, payload, acknowledge)
         if not self._due:
             self._due = True
-            self._time.after(BATCH_S, self.hand_over)
+            self._time.after(self._together_s, self.hand_over)
 
     def _answered(self, topic: str, payload: bytes) -> None:
-        deliver = self._receipts.get(topic)
-        if deliver is not None:
+        if topic in self._receipts:
+            deliver, _ = self._receipts[topic]
             deliver(topic, payload)
 
-    def _delay_s(self) -> float:
-        delay_s = float(self._rng.exponential(self._behaviour.latency_s))
+    def _delay_s(self, link: Conditions) -> float:
+        delay_s = float(self._rng.exponential(link.latency_s))
         if self._strikes("delayed"):
             delay_s += float(self._rng.exponential(self.faults.delay_s))
         return delay_s

@@ -1,11 +1,12 @@
 """Crashes between any two writes: a power cut for whatever holds the wrapped storage."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Breaker", "PowerCut", "breaking"]
+__all__ = ["Breaker", "Guard", "PowerCut", "breaking"]
 
 
 class PowerCut(BaseException):
@@ -42,13 +43,25 @@ class Breaker:
         raise PowerCut
 
 
-def breaking(storage: Any, breaker: Breaker, writes: tuple[str, ...]) -> Any:
-    """The same storage, at whose writes the power may be cut."""
-    for name in writes:
-        method = getattr(storage, name)
+class Guard(Protocol):
+    """Stands before every write."""
 
-        def cut(*args: Any, _method: Callable[..., Any] = method, **kwargs: Any) -> Any:
-            return breaker.write(_method, *args, **kwargs)
+    def write(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out a write, or not."""
 
-        setattr(storage, name, cut)
-    return storage
+
+def breaking(storage: Any, guard: Guard, writes: tuple[str, ...]) -> Any:
+    """The same storage, at whose writes something may happen."""
+    return _Guarded(storage, guard, writes)
+
+
+class _Guarded:
+    def __init__(self, storage: Any, guard: Guard, writes: tuple[str, ...]) -> None:
+        self._storage, self._guard, self._writes = storage, guard, writes
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            # What is being unpickled has no storage yet.
+            raise AttributeError(name)
+        found = getattr(self._storage, name)
+        return partial(self._guard.write, found) if name in self._writes else found

@@ -1,96 +1,59 @@
 """One simulation, from a scenario to what came of it."""
 
-import hashlib
-import json
+import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from aggregator.ledger import UpdateKey
 from device_sims.datasets import Split
-from device_sims.examiner import Examiner
+from device_sims.datasets.interactions import IntArray
 from device_sims.fleet import device_name, fill
+from device_sims.nature import Nature, Population
 from device_sims.scenario import Faults, Scenario
-from device_sims.simulation.audit import Audit, PrivacyWatch
-from device_sims.simulation.device import Device, Surroundings
+from device_sims.simulation.assess import Assessor, groups
+from device_sims.simulation.attackers import forge_of, hostile, promoted_item
+from device_sims.simulation.audit import Accepted, Audit, PrivacyWatch
+from device_sims.simulation.crowd import Crowd
+from device_sims.simulation.device import STORE_WRITES, Device, Surroundings
+from device_sims.simulation.disk import Shortage
+from device_sims.simulation.forger import Forger
+from device_sims.simulation.mass import MassWatch
+from device_sims.simulation.memory_store import MemoryStore
+from device_sims.simulation.meter import Meter
 from device_sims.simulation.network import Network
+from device_sims.simulation.outcome import Measured, Outcome
+from device_sims.simulation.pages import Pages
 from device_sims.simulation.power import Breaker
+from device_sims.simulation.replay import Replay
 from device_sims.simulation.server import Server
 from device_sims.simulation.source import DirectSource
 from device_sims.simulation.virtual_time import START, VirtualTime
 from edge_agent.agent import Sent
+from edge_agent.config import AgentConfig, BrokerConfig
+from edge_agent.interactions import Interaction
 from edge_agent.runtimes import open_runtime
+from edge_agent.trainer import Here, Trainer
+from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
+from wire.messages import Refusal
 from wire.parameters import map_parameters
 
-__all__ = ["Measured", "Outcome", "simulate"]
+__all__ = ["simulate"]
 
 DRAIN_S = 86_400.0
 DRAIN_STEP_S = 600.0
 PROGRESS_STEPS = 100
+AWAKE = 2_000
 
 Report = Callable[[float, int], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Quality at a moment, on the test items.
-
-    Attributes:
-        hours: virtual time since the start.
-        version: the newest one that devices were told about.
-        updates: made so far.
-        bytes_up: sent so far, every attempt counted.
-        hr_at_10: share of devices whose item is among the first ten.
-        ndcg_at_10: with its rank.
-    """
-
-    hours: float
-    version: int
-    updates: int
-    bytes_up: int
-    hr_at_10: float
-    ndcg_at_10: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a simulation.
-
-    Attributes:
-        scenario: its name.
-        seed: of everything drawn.
-        devices: how many there are.
-        quality: over time; the last one after everything was delivered.
-        staleness: how many merged updates had which staleness.
-        faults: how many happened, by kind.
-        audit: what must hold.
-        model: digest of the newest version.
-    """
-
-    scenario: str
-    seed: int
-    devices: int
-    quality: tuple[Measured, ...]
-    staleness: Mapping[int, int]
-    faults: Mapping[str, int]
-    audit: Audit
-    model: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready map, with its own digest: equal runs have equal ones."""
-        values = {**asdict(self), "staleness": sorted(self.staleness.items())}
-        raw = json.dumps(values, sort_keys=True).encode()
-        return {**values, "digest": hashlib.sha256(raw).hexdigest()}
+Arrival = tuple[float, Sequence[Interaction]]
 
 
 def simulate(
@@ -99,7 +62,9 @@ def simulate(
     split: Split,
     folder: Path,
     *,
+    trainer: Trainer | None = None,
     progress: Report = lambda _share, _updates: None,
+    awake: int = AWAKE,
 ) -> Outcome:
     """Run a scenario to its end.
 
@@ -110,55 +75,88 @@ def simulate(
         bundle: the task.
         split: device u has user u's interactions.
         folder: for ledger, blobs and the devices' storage; nothing may be there.
+        trainer: does the work of local updates; None for one after the other.
         progress: called with the share of the time that has passed, and the updates made.
+        awake: so many devices that wait are held in memory, the others in a file; it changes
+            nothing but time and memory.
     """
     with threadpool_limits(1, user_api="blas"):
-        return _Simulation(scenario, bundle, split, folder).run(progress)
+        return _Simulation(scenario, bundle, split, folder, trainer or Here(), awake).run(progress)
 
 
 class _Simulation:
-    def __init__(self, scenario: Scenario, bundle: Bundle, split: Split, folder: Path) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        bundle: Bundle,
+        split: Split,
+        folder: Path,
+        trainer: Trainer,
+        awake: int,
+    ) -> None:
         self._scenario, self._bundle, self._split = scenario, bundle, split
-        self._time, self._happened = VirtualTime(), Counter[str]()
+        self._time, self._happened, faults = VirtualTime(), Counter[str](), scenario.faults
+        population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
+        self._replay = _replay(scenario, split)
+        self._item = promoted_item(scenario.attackers, split, bundle.manifest)
         self._network = Network(
-            self._time, scenario.fleet, scenario.faults, self._rng(0), self._happened
+            self._time, faults, scenario.service.together_s, self._fault_rng(0), self._happened
         )
         self._server = Server(
             folder / "aggregator",
             bundle,
             scenario.rule,
+            scenario.service,
             time=self._time,
             network=self._network,
             breaker=self._breaker("aggregator_crash", 1),
-            restart_s=scenario.faults.restart_s,
+            shortage=self._shortage("aggregator_full", 6),
+            admission=scenario.admission,
+            restart_s=faults.restart_s,
         )
-        self._created: list[UpdateKey] = []
-        self._bytes_up = 0
-        self._watch = PrivacyWatch()
-        self._examiner = Examiner(bundle, split)
-        backup_rng, backup = self._rng(2), scenario.faults.backup
-        self._device_breaker = self._breaker("agent_crash", 3)
+        self._created, self._accepted = 0, Accepted(bundle.task)
+        self._updates, self._meter = Counter[int](), Meter()
+        self._privacy, self._mass = PrivacyWatch(), MassWatch(bundle.manifest.federated)
+        self._assessor = Assessor(bundle, split, self._replay, self._private, self._examined())
+        backup_rng = self._fault_rng(2)
+        natures = [population.nature(number) for number in range(split.user_count)]
+        source = DirectSource(bundle, self._server.blobs, self._server.patches)
+        runtime, breaker = open_runtime("onnx"), self._breaker("agent_crash", 3)
         self._around = Surroundings(
             time=self._time,
             network=self._network,
-            source=DirectSource(bundle, self._server.blobs, self._server.patches),
-            runtime=open_runtime("onnx"),
+            source=source,
+            runtime=runtime,
+            trainer=trainer,
             task=bundle.task,
-            behaviour=scenario.fleet,
-            breaker=self._device_breaker,
-            restart_s=scenario.faults.restart_s,
-            from_backup=lambda: self._count("backup", bool(backup_rng.random() < backup)),
+            meter=self._meter,
+            breaker=breaker,
+            shortage=self._shortage("agent_full", 7),
+            restart_s=faults.restart_s,
+            from_backup=lambda: self._count("backup", bool(backup_rng.random() < faults.backup)),
             on_sent=self._sent,
+            on_accepted=self._accepted.add,
+            shared=(bundle.raw_manifest, STORE_WRITES, self._mass),
         )
-        self._devices = [self._device(number, folder) for number in range(split.user_count)]
+        self._crowd = Crowd(
+            self._device,
+            natures,
+            self._around,
+            Pages(folder / "devices.db"),
+            awake=awake,
+        )
+        self._broker_rng = self._fault_rng(8)
+        self._hostile = hostile(scenario.attackers, split.user_count)
+        self._forge = forge_of(scenario.attackers, self._item or 0, self._rng(9))
         self._network.on_sent = self._look
-        self._network.on_announced = self._announced
+        self._network.on_announced = self._crowd.announced
 
     def run(self, progress: Report) -> Outcome:
         run = self._scenario.run
         self._server.start()
-        for device in self._devices:
-            device.start()
+        self._crowd.start()
+        self._plan_arrivals()
+        self._plan_broker_restart()
         measured: list[Measured] = []
         steps = _moments(run.hours, run.evaluate_every_h)
         with _interrupting(self._time):
@@ -166,105 +164,177 @@ class _Simulation:
                 self._time.run_until(START + 3600.0 * hours)
                 if self._time.interrupted:
                     break
-                progress(hours / run.hours, len(self._created))
+                progress(hours / run.hours, self._created)
                 if evaluate:
                     measured.append(self._measure())
         self._time.interrupted = False
         self._drain()
         measured.append(self._measure())
         outcome = self._outcome(measured)
-        for device in self._devices:
-            device.stop()
+        self._crowd.close()
         self._server.close()
         return outcome
 
-    def _device(self, number: int, folder: Path) -> Device:
-        home = folder / "devices" / device_name(number)
-        home.mkdir(parents=True)
-        device = Device(
-            device_name(number),
-            home,
+    def _device(self, number: int, nature: Nature) -> Device:
+        store = MemoryStore()
+        if self._replay is None:
+            fill(store, self._split, number)
+        else:
+            store.add_interactions(self._replay.history(number))
+        is_hostile = number in self._hostile
+        return Device(
+            number,
+            self._config(number),
+            store,
             self._around,
+            nature,
             self._rng(4, number),
+            watch=self._mass if self._scenario.run.checks and not is_hostile else None,
+            forger=Forger(number, self._forge, self._rng(10, number)) if is_hostile else None,
+        )
+
+    def _config(self, number: int) -> AgentConfig:
+        return AgentConfig(
+            device=device_name(number),
+            state_dir=Path(os.devnull),
+            aggregator="http://simulated",
+            broker=BrokerConfig(host="simulated", port=1),
+            task=self._bundle.task,
             holdout=not self._split.repeats,
         )
-        store = device.store
-        fill(store, self._split, number)
-        store.close()
-        return device
+
+    def _plan_arrivals(self) -> None:
+        if self._replay is not None:
+            for number in range(len(self._crowd)):
+                self._plan_arrival(number, self._replay.arrivals(number))
+
+    def _plan_arrival(self, number: int, left: Iterator[Arrival]) -> None:
+        """The next thing that a device's user does, and after that the one after."""
+        if (found := next(left, None)) is not None:
+            at_s, events = found
+
+            def happens() -> None:
+                self._crowd.visit(number, None, Device.write_down, events)
+                self._plan_arrival(number, left)
+
+            self._time.at(START + at_s, happens)
+
+    def _plan_broker_restart(self) -> None:
+        if often := self._network.faults.broker_restarts_h:
+            wait_s = float(self._broker_rng.exponential(3600.0 / often))
+            self._time.after(wait_s, self._restart_broker)
+
+    def _restart_broker(self) -> None:
+        faults = self._network.faults
+        if not faults.broker_restarts_h:
+            return
+        self._count("broker_restart", True)
+        self._network.restart(faults.restart_s)
+        self._crowd.broken_off(faults.restart_s)
+        self._time.after(faults.restart_s, self._server.reconnected)
+        self._plan_broker_restart()
 
     def _drain(self) -> None:
         """Everything works from now on, until all updates are answered."""
         self._network.faults = Faults()
         self._server.restart_s = 0.0
-        for breaker in (self._server.breaker, self._device_breaker):
+        for breaker in (self._server.breaker, self._around.breaker):
             breaker.probability = 0.0
-        for device in self._devices:
-            device.rest()
+        for shortage in (self._server.shortage, self._around.shortage):
+            shortage.probability = 0.0
+        self._crowd.rest()
         end = self._time() + DRAIN_S
-        while self._time() < end and not all(device.settled for device in self._devices):
+        while self._time() < end and self._crowd.unsettled:
             self._time.run_until(self._time() + DRAIN_STEP_S)
         self._time.run_until(self._time() + DRAIN_STEP_S)
 
     def _outcome(self, measured: list[Measured]) -> Outcome:
         server, task = self._server, self._bundle.task
         tallies = server.reports.tallies(task)
+        federated = self._federated()
+        ranks = self._assessor.rank(federated, self._now_s()) if federated else None
+        promoted = self._item if federated else None
         return Outcome(
             scenario=self._scenario.name,
             seed=self._scenario.run.seed,
-            devices=len(self._devices),
+            devices=len(self._crowd),
             quality=tuple(measured),
+            groups=groups(self._crowd.natures, self._updates, ranks),
+            exposure=self._assessor.exposure(federated, promoted) if promoted is not None else None,
             staleness={t.key: t.value for t in tallies if t.kind == "staleness"},
+            refused={Refusal(t.key).slug: t.value for t in tallies if t.kind == "refusal"},
             faults={kind: count for kind, count in sorted(self._happened.items()) if count},
             model=server.ledger.newest_version(task).digest,
             audit=Audit.of(
                 server,
                 self._bundle,
                 created=self._created,
-                accepted={key for device in self._devices for key in device.accepted},
-                unanswered=sum(not device.settled for device in self._devices),
-                leaks=self._watch.leaks,
+                accepted=self._accepted,
+                unanswered=self._crowd.unsettled,
+                leaks=self._privacy.leaks,
+                mass=self._mass.broken,
             ),
         )
 
+    def _federated(self) -> Mapping[str, FloatArray]:
+        """The newest published parameters; empty while there are none."""
+        reports, task = self._server.reports, self._bundle.task
+        publication = reports.publication(task, reports.newest_publication(task))
+        return map_parameters(self._server.blobs.path(publication.sha256)) if publication else {}
+
     def _measure(self) -> Measured:
-        version = self._server.reports.newest_publication(self._bundle.task)
-        publication = self._server.reports.publication(self._bundle.task, version)
-        if publication is None:
-            # The aggregator has not come up yet.
-            return Measured(self._hours(), -1, len(self._created), self._bytes_up, 0.0, 0.0)
-        federated = map_parameters(self._server.blobs.path(publication.sha256))
-        _, test = self._examiner.examine(federated, self._private)
+        federated = self._federated()
+        ranks = self._assessor.rank(federated, self._now_s()) if federated else None
+        validation = self._assessor.validation(federated) if federated else None
+        test = ranks.quality() if ranks else None
         return Measured(
-            hours=self._hours(),
-            version=version,
-            updates=len(self._created),
-            bytes_up=self._bytes_up,
-            hr_at_10=test.hr_at_10,
-            ndcg_at_10=test.ndcg_at_10,
+            hours=self._now_s() / 3600.0,
+            version=self._server.reports.newest_publication(self._bundle.task) if ranks else -1,
+            updates=self._created,
+            bytes_up=self._meter.bytes_up,
+            bytes_down=self._meter.bytes_down,
+            energy_j=self._meter.energy_j,
+            examined=len(ranks.users) if ranks else 0,
+            hr_at_10=test.hr_at_10 if test else 0.0,
+            ndcg_at_10=test.ndcg_at_10 if test else 0.0,
+            validation_ndcg_at_10=validation.ndcg_at_10 if validation else None,
         )
 
-    def _hours(self) -> float:
-        return (self._time() - START) / 3600.0
+    def _examined(self) -> IntArray | None:
+        """Whose quality is measured; None for all."""
+        count, users = self._scenario.run.evaluate_users, self._split.user_count
+        if not 0 < count < users:
+            return None
+        return np.sort(self._rng(11).choice(users, count, replace=False))
+
+    def _now_s(self) -> float:
+        return self._time() - START
 
     def _private(self, user: int) -> Mapping[str, FloatArray]:
-        return self._devices[user].private(self._bundle)
+        return self._crowd.private(user, self._bundle)
 
-    def _sent(self, device: str, sent: Sent) -> None:
-        self._created.append(UpdateKey(self._bundle.task, device, sent.sequence))
+    def _sent(self, number: int, _sent: Sent) -> None:
+        self._created += 1
+        self._updates[number] += 1
 
     def _look(self, topic: str, payload: bytes) -> None:
-        self._bytes_up += len(payload)
-        number = int(topic.split("/")[3].rpartition("-")[2])
-        self._watch.look(payload, self._private(number).values())
-
-    def _announced(self) -> None:
-        for device in self._devices:
-            device.announced()
+        if self._scenario.run.checks:
+            number = _number(topics.device_of(topic))
+            self._privacy.look(payload, self._private(number).values())
 
     def _breaker(self, kind: str, stream: int) -> Breaker:
         probability = getattr(self._scenario.faults, kind)
-        return Breaker(probability, self._rng(stream), lambda: self._count(kind, True))
+        return Breaker(probability, self._fault_rng(stream), lambda: self._count(kind, True))
+
+    def _shortage(self, kind: str, stream: int) -> Shortage:
+        faults = self._scenario.faults
+        return Shortage(
+            getattr(faults, kind),
+            faults.full_s,
+            self._time,
+            self._fault_rng(stream),
+            lambda: self._count(kind, True),
+        )
 
     def _count(self, kind: str, happens: bool) -> bool:
         self._happened[kind] += happens
@@ -272,6 +342,21 @@ class _Simulation:
 
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng([self._scenario.run.seed, *stream])
+
+    def _fault_rng(self, stream: int) -> np.random.Generator:
+        return self._rng(stream, self._scenario.faults.seed)
+
+
+def _replay(scenario: Scenario, split: Split) -> Replay | None:
+    data = scenario.data
+    if not data.replay:
+        return None
+    duration_s = 3600.0 * scenario.run.hours
+    return Replay(split, history=data.history, future=data.future, duration_s=duration_s)
+
+
+def _number(device: str) -> int:
+    return int(device.rpartition("-")[2])
 
 
 @contextmanager

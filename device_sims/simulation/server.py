@@ -1,18 +1,22 @@
 """The aggregator of a simulation: the production engine, which can lose its power."""
 
+import errno
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine as Database
 
 from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import Blobs, FolderBlobs
 from aggregator.engine import Engine
+from aggregator.full import storage_full
 from aggregator.ledger import Ledger, LedgerUnavailableError, Reports, open_database
 from aggregator.merging import Rule
 from aggregator.metrics import Instruments
 from aggregator.patches import Patches
 from aggregator.reception import Inbound
-from aggregator.retention import Retention
+from device_sims.scenario import Service
+from device_sims.simulation.disk import Disk, Shortage
 from device_sims.simulation.network import Network
 from device_sims.simulation.power import Breaker, PowerCut, breaking
 from device_sims.simulation.virtual_time import Alarm, VirtualTime
@@ -32,7 +36,8 @@ LEDGER_WRITES = (
     "tidy",
 )
 BLOB_WRITES = ("put", "put_file", "delete")
-ANNOUNCE_INTERVAL_S = 1.0
+LEAST_RESTART_S = 0.1
+"""A service that cannot start, for its disk is full, does not try in the same instant again."""
 
 
 class Server:
@@ -42,13 +47,17 @@ class Server:
         folder: for its ledger and blobs.
         bundle: the task.
         rule: how updates are merged.
+        service: how often it announces, and what it keeps.
         time: the clock.
         network: to the devices.
         breaker: cuts its power.
+        shortage: fills its disks.
+        admission: what an update must keep to.
         restart_s: until the next engine starts when one has died.
 
     Attributes:
         breaker: as given.
+        shortage: as given.
         restart_s: as given; may be changed while it runs.
     """
 
@@ -57,15 +66,22 @@ class Server:
         folder: Path,
         bundle: Bundle,
         rule: Rule,
+        service: Service,
         *,
         time: VirtualTime,
         network: Network,
         breaker: Breaker,
+        shortage: Shortage,
+        admission: AdmissionPolicy,
         restart_s: float,
     ) -> None:
         folder.mkdir(parents=True)
-        self._folder, self._bundle, self._rule = folder, bundle, rule
+        self._folder, self._bundle = folder, bundle
+        self._rule, self._service = rule, service
         self._time, self._network, self.breaker = time, network, breaker
+        self.shortage, self._admission = shortage, admission
+        self._ledger_disk = Disk(shortage, _no_space_for_ledger)
+        self._blob_disk = Disk(shortage, _no_space_for_blobs)
         self._database: Database = open_database(f"sqlite:///{folder / 'ledger.db'}")
         self.reports = Reports(self._database)
         self.blobs: Blobs = FolderBlobs(folder / "blobs")
@@ -84,23 +100,35 @@ class Server:
         """Start an engine on what the one before left; it may die in the attempt."""
         try:
             engine = Engine(
-                ledger=breaking(Ledger(self._database), self.breaker, LEDGER_WRITES),
-                blobs=breaking(FolderBlobs(self._folder / "blobs"), self.breaker, BLOB_WRITES),
+                ledger=self._fallible(Ledger(self._database), self._ledger_disk, LEDGER_WRITES),
+                blobs=self._fallible(
+                    FolderBlobs(self._folder / "blobs"), self._blob_disk, BLOB_WRITES
+                ),
                 publish=self._network.publish,
                 clock=self._time,
                 instruments=Instruments(),
-                admission=AdmissionPolicy(),
-                retention=Retention(),
+                admission=self._admission,
+                retention=self._service.retention,
                 rule=self._rule,
-                announce_interval_s=ANNOUNCE_INTERVAL_S,
+                announce_interval_s=self._service.announce_interval_s,
             )
             engine.start()
             engine.register(self._bundle)
-        except PowerCut:
+        except (PowerCut, LedgerUnavailableError, OSError):
             self._die()
             return
         self._engine = engine
         self._network.hand_over()
+        self._plan()
+
+    def reconnected(self) -> None:
+        """The broker is back, and may have forgotten what it retained."""
+        if self._engine is None:
+            return
+        try:
+            self._engine.announce_all()
+        except PowerCut:
+            self._die()
         self._plan()
 
     def close(self) -> None:
@@ -135,4 +163,15 @@ class Server:
 
     def _die(self) -> None:
         self._engine = None
-        self._time.after(self.restart_s, self.start)
+        self._time.after(max(self.restart_s, LEAST_RESTART_S), self.start)
+
+    def _fallible(self, storage: Any, disk: Disk, writes: tuple[str, ...]) -> Any:
+        return breaking(breaking(storage, disk, writes), self.breaker, writes)
+
+
+def _no_space_for_ledger() -> Exception:
+    return LedgerUnavailableError(storage_full("the database", "simulated"))
+
+
+def _no_space_for_blobs() -> Exception:
+    return OSError(errno.ENOSPC, "simulated: no space left on device")

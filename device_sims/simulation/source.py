@@ -26,6 +26,7 @@ class DirectSource:
 
     def __init__(self, bundle: Bundle, blobs: Blobs, patches: Patches) -> None:
         self._bundle, self._blobs, self._patches = bundle, blobs, patches
+        self._version, self._offers = -1, dict[int | None, Offers]()
 
     def manifest(self, task: str) -> bytes:
         """See ``BlobSource``."""
@@ -53,7 +54,14 @@ class DirectSource:
         return self._blobs.path(sha256) if self._blobs.has(sha256) else None
 
     def patches(self, task: str, version: int, base: int | None) -> Offers:
-        """See ``BlobSource``."""
+        """See ``BlobSource``: to the version that is asked for now, all that have one are equal."""
+        if version != self._version:
+            self._version, self._offers = version, {}
+        if base not in self._offers:
+            self._offers[base] = self._offered(task, version, base)
+        return self._offers[base]
+
+    def _offered(self, task: str, version: int, base: int | None) -> Offers:
         try:
             found = self._patches.to(task, self._bundle.manifest, version, base)
         except UnpublishedError as error:

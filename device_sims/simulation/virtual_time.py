@@ -2,25 +2,24 @@
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["Alarm", "VirtualTime"]
 
 START = 1_700_000_000.0
 
 
-@dataclass(order=True, slots=True)
+@dataclass(slots=True)
 class Alarm:
     """Something that will happen, unless it is cancelled.
 
     Attributes:
         at: when, in seconds since 1970.
-        number: of two at the same time, the one that was set first comes first.
+        call: what happens; None once it is cancelled.
     """
 
     at: float
-    number: int
-    call: Callable[[], object] | None = field(compare=False)
+    call: Callable[[], object] | None
 
     def cancel(self) -> None:
         """It will not happen."""
@@ -32,7 +31,8 @@ class VirtualTime:
 
     def __init__(self) -> None:
         self._now, self._count = START, 0
-        self._alarms: list[Alarm] = []
+        # Of two at the same time, the one that was set first comes first.
+        self._alarms: list[tuple[float, int, Alarm]] = []
         self.interrupted = False
 
     def __call__(self) -> float:
@@ -44,8 +44,8 @@ class VirtualTime:
     def at(self, at: float, call: Callable[[], object]) -> Alarm:
         """Have something happen at a time, or now if that is past."""
         self._count += 1
-        alarm = Alarm(max(at, self._now), self._count, call)
-        heapq.heappush(self._alarms, alarm)
+        alarm = Alarm(max(at, self._now), call)
+        heapq.heappush(self._alarms, (alarm.at, self._count, alarm))
         return alarm
 
     def after(self, delay_s: float, call: Callable[[], object]) -> Alarm:
@@ -58,11 +58,10 @@ class VirtualTime:
 
     def run_until(self, end: float) -> None:
         """Let everything happen that is due until then."""
-        while self._alarms and self._alarms[0].at <= end:
+        while self._alarms and self._alarms[0][0] <= end:
             if self.interrupted:
                 return
-            alarm = heapq.heappop(self._alarms)
-            self._now = alarm.at
+            self._now, _, alarm = heapq.heappop(self._alarms)
             if alarm.call is not None:
                 alarm.call()
         self._now = max(self._now, end)

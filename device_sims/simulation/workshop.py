@@ -1,18 +1,50 @@
-"""From a scenario to what a simulation needs: the data, the bundle, a folder."""
+"""From a scenario to what a simulation needs: the data, the bundle, the programs, a folder."""
 
-import argparse
+import logging
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from device_sims.data_options import DATASETS, load_data
 from device_sims.datasets import Split, split_latest
-from device_sims.model import make_recommender
-from device_sims.scenario import Scenario
-from device_sims.simulation.run import Outcome, simulate
+from device_sims.model import Model, make_recommender
+from device_sims.nature import read_trace
+from device_sims.scenario import Scenario, load_interactions
+from device_sims.simulation.outcome import Outcome
+from device_sims.simulation.pools import open_pool
+from device_sims.simulation.run import simulate
+from device_sims.simulation.training import BatchTrainer, Kit, Pool
 from wire.bundle import Bundle
 
-__all__ = ["Workshop"]
+if TYPE_CHECKING:
+    from export.recommender import Recommender
+
+__all__ = ["Prepared", "Workshop"]
+
+logger = logging.getLogger(__name__)
+
+DEVICES = 16
+"""That are trained in one call: with more of them their tables leave the processor's cache."""
+ALIGNMENT = 16
+"""Samples of a step are filled up to a multiple, so that no device's numbers are at the end of a
+vector instruction's, where some functions are computed in another way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What can be made of a scenario before it runs.
+
+    Attributes:
+        bundle: the task.
+        split: the data.
+        kit: for those that train.
+    """
+
+    bundle: Bundle
+    split: Split
+    kit: Kit
 
 
 class Workshop:
@@ -20,24 +52,30 @@ class Workshop:
 
     Args:
         folder: for bundles and runs; nothing may be there.
+        pool: opens what does the work of local updates, see ``open_pool``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._made: dict[str, tuple[Bundle, Split]] = {}
+    def __init__(
+        self, folder: Path, *, pool: Callable[[Kit], AbstractContextManager[Pool]] = open_pool
+    ) -> None:
+        self._folder, self._pool = folder, pool
+        self._made: dict[str, Prepared] = {}
 
-    def prepare(self, scenario: Scenario) -> tuple[Bundle, Split]:
-        """The bundle and the data of a scenario.
+    def prepare(self, scenario: Scenario) -> Prepared:
+        """The bundle, the data and the programs of a scenario.
 
         Raises:
-            DatasetError: the data cannot be loaded.
+            DatasetError: the data or a trace cannot be loaded.
             ExportError: the recommender cannot be exported.
             RecommenderError: it refuses its options, or does not fit the data.
+            ScenarioError: there are fewer users than devices.
             ValueError: an option of the data does not go with the data set.
         """
-        key = repr((scenario.model, scenario.data))
+        if scenario.fleet.is_traced:
+            read_trace(scenario.fleet.trace)
+        key = repr((scenario.model, scenario.data.source))
         if key not in self._made:
-            self._made[key] = self._make(scenario, self._folder / f"bundle-{len(self._made)}")
+            self._made[key] = _make(scenario, self._folder / f"bundle-{len(self._made)}")
         return self._made[key]
 
     def run(
@@ -47,33 +85,53 @@ class Workshop:
         progress: Callable[[float, int], object] = lambda _share, _updates: None,
     ) -> Outcome:
         """Run a scenario; its ledger, blobs and devices go with the next one's start."""
-        bundle, split = self.prepare(scenario)
+        made = self.prepare(scenario)
         run = self._folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         run.mkdir(parents=True)
-        return simulate(scenario, bundle, split, run, progress=progress)
-
-    def _make(self, scenario: Scenario, folder: Path) -> tuple[Bundle, Split]:
-        # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
-        from export import build_bundle
-
-        data, model = scenario.data, scenario.model
-        options = {option: None for taken in DATASETS.values() for option in taken}
-        interactions = load_data(
-            argparse.Namespace(
-                dataset=data.dataset,
-                data=list(data.files),
-                devices=data.users or None,
-                seed=0,
-                skip_bad_lines=False,
-                **{**options, **data.options},
+        with self._pool(made.kit) as pool:
+            return simulate(
+                scenario,
+                made.bundle,
+                made.split,
+                run,
+                trainer=BatchTrainer(pool),
+                progress=progress,
             )
-        )
-        bundle = build_bundle(
-            make_recommender(model, interactions, seed=0),
-            out=folder,
-            optimizer=model.optimizer,
-            training=model.training,
-            codec=model.codec,
-        )
-        return bundle, split_latest(interactions)
+
+
+def _make(scenario: Scenario, folder: Path) -> Prepared:
+    # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
+    from export import build_bundle
+
+    model, interactions = scenario.model, load_interactions(scenario.data)
+    recommender = make_recommender(model, interactions, seed=0)
+    bundle = build_bundle(
+        recommender,
+        out=folder,
+        optimizer=model.optimizer,
+        training=model.training,
+        codec=model.codec,
+    )
+    kit = Kit(bundle.raw_manifest, _update_program(bundle), _fleet_program(recommender, model))
+    return Prepared(bundle, split_latest(interactions), kit)
+
+
+def _update_program(bundle: Bundle) -> bytes:
+    return bundle.path(bundle.manifest.program("onnx")["update"]).read_bytes()
+
+
+def _fleet_program(recommender: "Recommender", model: Model) -> bytes | None:
+    """The program for many devices at once; None where PyTorch cannot spread the loss over them."""
+    from export.errors import RecommenderError
+    from export.onnx_graph import to_bytes
+    from export.step import Extent
+    from export.training_graph import training_program
+
+    samples = -(-model.training.batch_size // ALIGNMENT) * ALIGNMENT
+    try:
+        program = training_program(recommender, model.optimizer, Extent(DEVICES, samples))
+    except RecommenderError as error:
+        logger.warning("no program for many devices at once, so they train one by one: %s", error)
+        return None
+    return to_bytes(program)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import edge_agent.agent
+import edge_agent.trainer
 from edge_agent.database import Database
-from edge_agent.local_update import LocalUpdate, train
+from edge_agent.local_update import LocalUpdate, conclude
 from tests.edge_agent.fakes import Device
 from tests.edge_agent.tiny_task import TRAINING, TinyTask
 from wire.codec import decode_delta
@@ -55,11 +55,11 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     kept = Ledger()
 
     def spy(*arguments: object) -> LocalUpdate:
-        result = train(*arguments)  # type: ignore[arg-type]
+        result = conclude(*arguments)  # type: ignore[arg-type]
         kept.learned.append(result.delta)
         return result
 
-    monkeypatch.setattr(edge_agent.agent, "train", spy)
+    monkeypatch.setattr(edge_agent.trainer, "conclude", spy)
     return kept
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sims.scenario import EXAMPLE, Scenario, ScenarioError, read_scenario, to_toml
+from device_sims.scenario import Scenario, ScenarioError, example, read_scenario, to_toml
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -14,7 +14,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_example_says_all_the_defaults(tmp_path: Path) -> None:
-    assert read_scenario(write(tmp_path, EXAMPLE)) == Scenario.from_dict({}, name="example")
+    assert read_scenario(write(tmp_path, example())) == Scenario.from_dict({}, name="example")
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("[fleet]\nupdate_s = -1", r"fleet\.update_s is -1\.0; expected a number from 0"),
         ("[fleet]\nupdate_s = 0", r"fleet\.update_s is 0\.0; expected a number above 0"),
         ("[fleet]\nupdate_sigma = nan", r"fleet\.update_sigma is nan; expected"),
-        ("[fleet]\nspeed = 1", "fleet has an unknown key 'speed'; it takes clock_skew_s"),
+        ("[fleet]\nspeed = 1", "fleet has an unknown key 'speed'; it takes classes, clock_skew_s"),
         ("[fleet]\nlatencys = 1", "did you mean latency_s"),
         ("fleet = 3", "fleet is 3; expected a table"),
         ("[flet]\n", "unknown key 'flet'; did you mean fleet"),

@@ -12,8 +12,8 @@ from aggregator.ledger import Ledger
 from aggregator.merging import advance
 from device_sims.command import main
 from device_sims.scenario import Faults, Scenario, read_scenario
-from device_sims.simulation import Outcome
 from device_sims.simulation.audit import PrivacyWatch
+from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.torture import draw_scenario, shrink, smaller
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
@@ -27,6 +27,9 @@ ALL_FAULTS = Faults(
     agent_crash=0.02,
     aggregator_crash=0.02,
     backup=0.5,
+    agent_full=0.02,
+    aggregator_full=0.02,
+    broker_restarts_h=3.0,
 )
 CALM = Scenario.from_dict(
     {
@@ -71,7 +74,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
 
 def test_a_storm_breaks_nothing(workshop: Workshop) -> None:
     first = workshop.run(STORM)
-    assert set(first.faults) == {name for name in Faults.__dataclass_fields__ if name[-2:] != "_s"}
+    assert set(first.faults) == {
+        *("lost", "duplicated", "delayed", "corrupted", "agent_crash", "aggregator_crash"),
+        *("backup", "agent_full", "aggregator_full", "broker_restart"),
+    }
     assert first.audit.broken == []
     assert first.audit.accepted > 30
     assert workshop.run(STORM).to_dict() == first.to_dict()

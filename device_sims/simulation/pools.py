@@ -1,0 +1,142 @@
+"""Pools that do the work of simulated devices: this process, others on this machine, or Ray."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from itertools import cycle
+from multiprocessing import get_context
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from device_sims.scenario import ScenarioError
+from device_sims.simulation.training import Kit, Pool, Result, Worker
+from edge_agent.trainer import Work
+
+__all__ = ["LocalPool", "ProcessPool", "RayPool", "open_pool"]
+
+
+class LocalPool:
+    """Does a batch in this process when its first result is asked for."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._worker = Worker(kit)
+
+    def submit(self, batch: Sequence[Work]) -> Callable[[], list[Result]]:
+        """See ``Pool``."""
+        return cache(lambda: self._worker.do(batch))
+
+    def close(self) -> None:
+        """See ``Pool``."""
+
+
+class ProcessPool:
+    """Does batches in processes of this machine, which end with this one.
+
+    Args:
+        kit: for each of them.
+        processes: how many.
+    """
+
+    def __init__(self, kit: Kit, processes: int) -> None:
+        # Not forked: this process has threads, and whatever they hold would be held for ever.
+        self._executor = ProcessPoolExecutor(processes, get_context("spawn"), _open_worker, (kit,))
+
+    def submit(self, batch: Sequence[Work]) -> Callable[[], list[Result]]:
+        """See ``Pool``."""
+        future: Future[list[Result]] = self._executor.submit(_do, batch)
+        return future.result
+
+    def close(self) -> None:
+        """See ``Pool``."""
+        self._executor.shutdown(cancel_futures=True)
+
+
+class RayPool:
+    """Does batches on a Ray cluster, one worker for each of its processors.
+
+    Its machines need this package. Equal machines give equal bits; others may not.
+
+    Args:
+        kit: for each worker.
+        address: of the cluster, as ``ray.init`` takes it; ``local`` starts one on this machine.
+
+    Raises:
+        ScenarioError: Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def __init__(self, kit: Kit, address: str) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ScenarioError(
+                "Ray is not installed; install it with: pip install 'rivulet[ray]'"
+            ) from None
+        self._ray: Any = ray
+        try:
+            ray.init(
+                address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR"
+            )
+        except Exception as error:  # Ray raises errors of many unrelated types.
+            raise ScenarioError(f"no Ray cluster at {address!r}: {error}") from None
+        count = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        actor = ray.remote(num_cpus=1)(_RayWorker)
+        self._actors = [actor.remote(ray.put(kit)) for _ in range(count)]
+        self._next = cycle(self._actors)
+
+    def submit(self, batch: Sequence[Work]) -> Callable[[], list[Result]]:
+        """See ``Pool``."""
+        reference = next(self._next).do.remote(batch)
+        return cache(lambda: self._ray.get(reference))
+
+    def close(self) -> None:
+        """See ``Pool``."""
+        self._ray.shutdown()
+
+
+@contextmanager
+def open_pool(kit: Kit, *, processes: int = 1, ray: str | None = None) -> Iterator[Pool]:
+    """A pool, closed when the block ends.
+
+    Args:
+        kit: for its workers.
+        processes: 1 for this process.
+        ray: address of a Ray cluster, which is used in their place.
+    """
+    pool: Pool
+    if ray is not None:
+        pool = RayPool(kit, ray)
+    elif processes > 1:
+        pool = ProcessPool(kit, processes)
+    else:
+        pool = LocalPool(kit)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+class _RayWorker:
+    def __init__(self, kit: Kit) -> None:
+        self._limit = threadpool_limits(1, user_api="blas")
+        self._worker = Worker(kit)
+
+    def do(self, batch: Sequence[Work]) -> list[Result]:
+        return self._worker.do(batch)
+
+
+_worker: Worker
+
+
+def _open_worker(kit: Kit) -> None:
+    global _worker
+    # Ctrl-C is for the process that has the clock: it ends the run and wants the last results.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1, user_api="blas")
+    _worker = Worker(kit)
+
+
+def _do(batch: Sequence[Work]) -> list[Result]:
+    return _worker.do(batch)
