@@ -21,7 +21,7 @@ from wire.bundle import Bundle
 if TYPE_CHECKING:
     from export.recommender import Recommender
 
-__all__ = ["Prepared", "Workshop"]
+__all__ = ["Prepared", "Workshop", "build_task"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,16 @@ class Workshop:
             )
 
 
-def _make(scenario: Scenario, folder: Path) -> Prepared:
+def build_task(scenario: Scenario, folder: Path) -> tuple[Bundle, Split, "Recommender"]:
+    """Load a scenario's data and export its task.
+
+    Args:
+        scenario: says which.
+        folder: for the bundle.
+
+    Raises:
+        See ``Workshop.prepare``.
+    """
     # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
     from export import build_bundle
 
@@ -113,8 +122,13 @@ def _make(scenario: Scenario, folder: Path) -> Prepared:
         training=model.training,
         codec=model.codec,
     )
-    kit = Kit(bundle.raw_manifest, _update_program(bundle), _fleet_program(recommender, model))
-    return Prepared(bundle, split_latest(interactions), kit)
+    return bundle, split_latest(interactions), recommender
+
+
+def _make(scenario: Scenario, folder: Path) -> Prepared:
+    bundle, split, recommender = build_task(scenario, folder)
+    program = _fleet_program(recommender, scenario.model)
+    return Prepared(bundle, split, Kit(bundle.raw_manifest, _update_program(bundle), program))
 
 
 def _update_program(bundle: Bundle) -> bytes:
