@@ -1,8 +1,21 @@
-"""``python -m aggregator`` is ``rivulet-aggregator``."""
+"""The command ``rivulet-aggregator``: Ctrl-C ends it quietly, even while it still imports."""
 
 import sys
 
-from aggregator.command import main
+__all__ = ["main"]
+
+EXIT_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command; gives its exit code, 130 if it was interrupted."""
+    try:
+        from aggregator.command import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_sims.brokers import BrokerError
+from device_sims.comparison.command import add_command
 from device_sims.data_options import add_data_options, load_data
 from device_sims.datasets import DatasetError
 from device_sims.demo import DemoSettings, run_demo
 from device_sims.drive import DescriptorsError
 from device_sims.fleet import FleetError, FleetPlan
 from device_sims.folder import FolderError
-from device_sims.live.command import add_command
+from device_sims.live.command import add_run_command
 from device_sims.model_options import add_model_options, choose_model
 from device_sims.presets import preset
 from device_sims.processes import ProcessError
@@ -166,7 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(demo.add_argument_group("model and local training"))
     _add_service(demo.add_argument_group("services"))
     demo.set_defaults(run=_demo)
-    for name, run in {"run": add_command(commands), **add_commands(commands)}.items():
+    others = {
+        "run": add_run_command(commands),
+        **add_commands(commands),
+        "compare": add_command(commands),
+    }
+    for name, run in others.items():
         commands.choices[name].set_defaults(run=_scenario(run))
     return parser
 

@@ -16,11 +16,12 @@ class FolderError(Exception):
 
 
 @contextmanager
-def run_folder(folder: Path) -> Iterator[Path]:
+def run_folder(folder: Path, *, keep: bool = False) -> Iterator[Path]:
     """Make a folder ready for a run and keep others out until the run is over.
 
     Args:
         folder: missing, empty, or left by an earlier run, whose files are removed.
+        keep: do not remove them: the run goes on with what it finds.
 
     Raises:
         FolderError: it holds something else, or another run uses it.
@@ -38,7 +39,7 @@ def run_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderError(f"{folder} is used by another run; name another --out") from None
-        for entry in folder.iterdir():
+        for entry in () if keep else folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             elif entry != marker:

@@ -10,7 +10,7 @@ from edge_agent.errors import ProgramError
 from edge_agent.history import History, IntArray
 from edge_agent.local_update import gather
 from edge_agent.runtimes.protocol import Array, Program
-from edge_agent.sampling import absent_items
+from edge_agent.sampling import absent_items, distinct_items
 from wire.delta import FloatArray
 from wire.manifest import BatchKind, Manifest
 from wire.parameters import Table
@@ -65,7 +65,7 @@ def evaluate(
     Returns:
         None when the device has interacted with every item, so that nothing is left to compare.
     """
-    present = np.unique(history.items)
+    present = distinct_items(history.items)
     absent = manifest.items - len(present)
     if not absent:
         return None

@@ -27,7 +27,14 @@ from edge_agent.history import History, IntArray
 from wire.manifest import BatchKind, Capacity, Manifest
 from wire.policy import TrainingPolicy
 
-__all__ = ["MAX_BYTES", "LocalBatches", "absent_items", "draw_batches", "draw_negatives"]
+__all__ = [
+    "MAX_BYTES",
+    "LocalBatches",
+    "absent_items",
+    "distinct_items",
+    "draw_batches",
+    "draw_negatives",
+]
 
 MAX_BYTES = 40 << 20
 """Most memory of one local update's batches while they are drawn, beside the history itself: what a
@@ -56,6 +63,14 @@ class LocalBatches:
     inputs: Mapping[str, Column]
     samples: int
     examples: int
+
+
+def distinct_items(items: IntArray) -> IntArray:
+    """The distinct items, increasing: ``numpy.unique``, several times as fast for so few."""
+    ordered = np.sort(items)
+    first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
 
 
 def absent_items(present: IntArray, positions: IntArray) -> IntArray:
@@ -119,7 +134,7 @@ def draw_batches(
         chosen = _fit(chosen, history, manifest.history, capacity.rows)
         batch_size = min(batch_size, capacity.batch)
     read = _read(chosen.ends, history, manifest.history)
-    rows = np.unique(np.append(read, chosen.negatives))
+    rows = distinct_items(np.append(read, chosen.negatives))
     local = History(_positions(rows, history.items), history.context)
     negatives = _positions(rows, chosen.negatives)
     columns = _COLUMNS[manifest.batch](local.items, chosen.ends, negatives)
@@ -147,7 +162,7 @@ class _Chosen:
 def _choose(
     manifest: Manifest, history: History, policy: TrainingPolicy, rng: np.random.Generator
 ) -> _Chosen:
-    training = np.unique(history.items)
+    training = distinct_items(history.items)
     all_known = len(training) == manifest.items
     if manifest.batch is BatchKind.SEQUENCE:
         ratio = manifest.history

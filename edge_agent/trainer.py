@@ -21,7 +21,7 @@ from wire.feedback import compensate, leftover
 from wire.manifest import Manifest
 from wire.policy import CodecPolicy
 
-__all__ = ["Here", "Made", "Trainer", "Work", "do", "pack"]
+__all__ = ["Here", "Made", "Trainer", "Work", "do", "pack", "touched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class Made:
 
     Attributes:
         payload: the encoded delta.
+        learned: the delta as it was trained.
         private: the new private parameters.
         residual: replaces these rows of the task's residual.
         train_loss: mean loss a step.
@@ -54,6 +55,7 @@ class Made:
     """
 
     payload: bytes
+    learned: Delta
     private: Mapping[str, FloatArray]
     residual: Delta
     train_loss: float
@@ -95,14 +97,13 @@ def do(manifest: Manifest, work: Work, program: Program) -> Made:
 def pack(manifest: Manifest, work: Work, outputs: Mapping[str, Array]) -> Made:
     """Encode what a program's outputs say; errors as in ``do``."""
     learned = conclude(manifest, work.training, outputs)
-    residual = {
-        name: _touched(tensor, learned.delta[name]) for name, tensor in work.residual.items()
-    }
+    residual = touched(work.residual, learned.delta)
     compensated = compensate(learned.delta, residual, work.codec)
     rng = np.random.default_rng(work.seed)
     payload = encode_delta(compensated, manifest.federated, work.codec, rng)
     return Made(
         payload=payload,
+        learned=learned.delta,
         private=learned.private,
         residual=leftover(residual, compensated, decode_delta(payload, manifest.federated)),
         train_loss=float(learned.losses.mean()),
@@ -110,9 +111,13 @@ def pack(manifest: Manifest, work: Work, outputs: Mapping[str, Array]) -> Made:
     )
 
 
-def _touched(residual: Tensor, delta: Tensor) -> Tensor:
+def touched(residual: Delta, delta: Delta) -> Delta:
     """What there is of a residual in the rows that a delta has."""
+    return {name: _touched(tensor, delta[name]) for name, tensor in residual.items()}
+
+
+def _touched(residual: Tensor, delta: Tensor) -> Tensor:
     if isinstance(residual, RowBlock) and isinstance(delta, RowBlock):
-        kept = np.isin(residual.rows, delta.rows, assume_unique=True)
+        kept = delta.has(residual.rows)
         return RowBlock(residual.rows[kept], residual.values[kept])
     return residual

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from export.optimizers import ADAGRAD_EPSILON, ADAM_BETAS, ADAM_EPSILON, MOMENTUM
 from export.recommender import (
@@ -20,7 +20,7 @@ from export.recommender import (
 )
 from wire.manifest import Optimizer
 
-__all__ = ["local_update"]
+__all__ = ["local_update", "make_optimizer"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -44,7 +44,7 @@ def local_update(
     roles = recommender.roles()
     trained = {n: p for n, p in local.named_parameters() if roles[n] in TRAINED}
     federated = {n: p for n, p in trained.items() if roles[n] in FEDERATED}
-    engine = _optimizer(optimizer, trained.values(), float(tensors["learning_rate"]))
+    engine = make_optimizer(optimizer, trained.values(), float(tensors["learning_rate"]))
     losses = []
     for step, weight in enumerate(tensors["weight"]):
         loss = local.loss(*(tensors[name][step] for name in batch_inputs(recommender)))
@@ -58,6 +58,19 @@ def local_update(
     return {**new, "loss": torch.stack(losses).numpy()}
 
 
+def make_optimizer(
+    optimizer: Optimizer, parameters: Iterable[Tensor], learning_rate: float
+) -> torch.optim.Optimizer:
+    """What an optimizer of the manifest is in PyTorch."""
+    if optimizer is Optimizer.SGD:
+        return torch.optim.SGD(parameters, lr=learning_rate)
+    if optimizer is Optimizer.MOMENTUM:
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=MOMENTUM)
+    if optimizer is Optimizer.ADAGRAD:
+        return torch.optim.Adagrad(parameters, lr=learning_rate, eps=ADAGRAD_EPSILON)
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
+
+
 def _local(
     recommender: Recommender, tensors: Mapping[str, Tensor]
 ) -> tuple[Recommender, dict[str, Tensor]]:
@@ -69,18 +82,6 @@ def _local(
     for name, value in values.items():
         value.copy_(tensors[name])
     return local, {name: value.clone() for name, value in values.items()}
-
-
-def _optimizer(
-    optimizer: Optimizer, parameters: Iterable[nn.Parameter], learning_rate: float
-) -> torch.optim.Optimizer:
-    if optimizer is Optimizer.SGD:
-        return torch.optim.SGD(parameters, lr=learning_rate)
-    if optimizer is Optimizer.MOMENTUM:
-        return torch.optim.SGD(parameters, lr=learning_rate, momentum=MOMENTUM)
-    if optimizer is Optimizer.ADAGRAD:
-        return torch.optim.Adagrad(parameters, lr=learning_rate, eps=ADAGRAD_EPSILON)
-    return torch.optim.Adam(parameters, lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
 
 
 def _apart(parameters: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:

@@ -25,10 +25,16 @@ class RowBlock:
 
     def at(self, rows: NDArray[np.int64]) -> FloatArray:
         """Values at the given increasing rows, float32 [len(rows), width]; zero where absent."""
+        there = self.has(rows)
         out = np.zeros((len(rows), self.values.shape[1]), np.float32)
-        _, here, there = np.intersect1d(rows, self.rows, assume_unique=True, return_indices=True)
-        out[here] = self.values[there]
+        out[there] = self.values[np.searchsorted(self.rows, rows[there])]
         return out
+
+    def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the given rows are among these: bool [len(rows)]."""
+        # A number below all of them, for those that are above: what is compared must be there.
+        ends = np.append(self.rows, -1)
+        return np.asarray(ends[np.searchsorted(self.rows, rows)] == rows)
 
 
 Tensor = RowBlock | FloatArray
@@ -63,6 +69,10 @@ def _add(left: Tensor | None, right: Tensor | None, factor: float) -> Tensor:
     if left is None:
         return right
     if isinstance(left, RowBlock) and isinstance(right, RowBlock):
+        if not len(left.rows):
+            return right
+        if np.array_equal(left.rows, right.rows):
+            return RowBlock(left.rows, left.values + right.values)
         rows = np.union1d(left.rows, right.rows)
         return RowBlock(rows, left.at(rows) + right.at(rows))
     if isinstance(left, RowBlock) or isinstance(right, RowBlock):

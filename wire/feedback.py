@@ -76,7 +76,7 @@ def _only(residual: Tensor, touched: Tensor) -> Tensor:
 
 def _without(residual: Tensor, touched: Tensor) -> Tensor:
     if isinstance(residual, RowBlock) and isinstance(touched, RowBlock):
-        waiting = ~np.isin(residual.rows, touched.rows)
+        waiting = ~touched.has(residual.rows)
         return RowBlock(residual.rows[waiting], residual.values[waiting])
     return np.zeros_like(residual)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device_sims.folder import run_folder
 
-__all__ = ["add_command"]
+__all__ = ["add_run_command"]
 
 EPILOG = """examples:
   rivulet-fleet simulate --example > scenario.toml
@@ -32,7 +32,7 @@ stops.
 """
 
 
-def add_command(
+def add_run_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
 ) -> Callable[[argparse.Namespace], int]:
     """Add the command; gives what runs it and returns its exit code."""

@@ -10,7 +10,16 @@ from device_sims.scenario.faults import Faults
 from device_sims.scenario.fleet import DeviceClass, FleetBehaviour, Traits
 from device_sims.scenario.loading import load_interactions
 from device_sims.scenario.run import Run
-from device_sims.scenario.scenario import TABLES, Scenario, example, read_scenario, to_toml
+from device_sims.scenario.scenario import (
+    TABLES,
+    Scenario,
+    example,
+    overlay,
+    read_document,
+    read_scenario,
+    to_toml,
+)
+from device_sims.scenario.selection import Selection
 from device_sims.scenario.service import Service
 
 __all__ = [
@@ -24,10 +33,13 @@ __all__ = [
     "Run",
     "Scenario",
     "ScenarioError",
+    "Selection",
     "Service",
     "Traits",
     "example",
     "load_interactions",
+    "overlay",
+    "read_document",
     "read_scenario",
     "to_toml",
 ]

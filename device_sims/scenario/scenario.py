@@ -18,12 +18,13 @@ from device_sims.scenario.errors import ScenarioError
 from device_sims.scenario.faults import Faults, read_faults
 from device_sims.scenario.fleet import FleetBehaviour, read_fleet
 from device_sims.scenario.run import Run, read_run
+from device_sims.scenario.selection import Selection, read_selection
 from device_sims.scenario.service import Service, read_service
 from device_sims.scenario.table import nearest, plain
 from device_sims.scenario.task import read_task, task_table
 from wire.errors import WireError
 
-__all__ = ["TABLES", "Scenario", "example", "read_scenario", "to_toml"]
+__all__ = ["TABLES", "Scenario", "example", "overlay", "read_document", "read_scenario", "to_toml"]
 
 TABLES = (
     "task",
@@ -31,6 +32,7 @@ TABLES = (
     "fleet",
     "faults",
     "attackers",
+    "selection",
     "aggregation",
     "admission",
     "service",
@@ -49,6 +51,7 @@ class Scenario:
         fleet: what devices are like.
         faults: how often something goes wrong.
         attackers: devices that are hostile.
+        selection: which devices train when.
         rule: how updates are merged.
         admission: what an update must keep to.
         service: how the aggregator works.
@@ -61,6 +64,7 @@ class Scenario:
     fleet: FleetBehaviour = field(default_factory=FleetBehaviour)
     faults: Faults = field(default_factory=Faults)
     attackers: Attackers = field(default_factory=Attackers)
+    selection: Selection = field(default_factory=Selection)
     rule: Rule = field(default_factory=Rule)
     admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
     service: Service = field(default_factory=Service)
@@ -87,6 +91,7 @@ class Scenario:
             fleet=read_fleet(tables["fleet"]),
             faults=read_faults(tables["faults"]),
             attackers=read_attackers(tables["attackers"]),
+            selection=read_selection(tables["selection"]),
             rule=Rule.from_dict(tables["aggregation"]),
             admission=_admission(tables["admission"]),
             service=read_service(tables["service"]),
@@ -101,19 +106,54 @@ class Scenario:
 def read_scenario(path: Path) -> Scenario:
     """Read a scenario from a TOML file.
 
+    What the file leaves out is taken from the one that it names as ``like``, by a path from its own
+    folder, and only then is a default.
+
     Raises:
-        ScenarioError: the file cannot be read, or a value is refused.
+        ScenarioError: a file cannot be read, or a value is refused.
     """
+    document = read_document(path)
+    try:
+        return Scenario.from_dict(document, name=path.stem)
+    except WireError as error:
+        raise ScenarioError(f"{path}: {error}") from None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """What a scenario's file says, together with what it is like; nothing is checked.
+
+    Raises:
+        ScenarioError: a file cannot be read.
+    """
+    return _read_document(path, ())
+
+
+def overlay(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables of the second over those of the first, key by key."""
+    merged = {**first, **then}
+    for key in first.keys() & then.keys():
+        if isinstance(first[key], Mapping) and isinstance(then[key], Mapping):
+            merged[key] = overlay(first[key], then[key])
+    return merged
+
+
+def _read_document(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ScenarioError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise ScenarioError(f"{path} is not TOML: {error}") from None
-    try:
-        return Scenario.from_dict(document, name=path.stem)
-    except WireError as error:
-        raise ScenarioError(f"{path}: {error}") from None
+    if (like := document.pop("like", None)) is None:
+        return document
+    if not isinstance(like, str):
+        raise ScenarioError(f"{path}: like is {like!r:.80}; expected the path of a scenario")
+    other = (path.parent / like).resolve()
+    if other in (*below, path.resolve()):
+        raise ScenarioError(f"{path}: like is {like!r:.80}, which in the end is like this one")
+    first = _read_document(other, (*below, path.resolve()))
+    first.pop("name", None)
+    return overlay(first, document)
 
 
 def to_toml(scenario: Scenario) -> str:
@@ -126,6 +166,7 @@ def to_toml(scenario: Scenario) -> str:
             "fleet": plain(scenario.fleet),
             "faults": plain(scenario.faults),
             "attackers": plain(scenario.attackers),
+            "selection": plain(scenario.selection),
             "aggregation": scenario.rule.to_dict(),
             "admission": asdict(scenario.admission),
             "service": plain(scenario.service),

@@ -14,6 +14,8 @@ from device_sims.simulation.mass import MassWatch
 from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.meter import Meter
 from device_sims.simulation.network import Network
+from device_sims.simulation.old_news import OldNews
+from device_sims.simulation.places import Places
 from device_sims.simulation.power import Breaker, PowerCut, breaking
 from device_sims.simulation.virtual_time import START, Alarm, VirtualTime
 from edge_agent.agent import Agent, Sent
@@ -28,7 +30,7 @@ from edge_agent.trainer import Trainer
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
-from wire.messages import Outcome, Receipt
+from wire.messages import Outcome, Receipt, Refusal
 
 __all__ = ["STORE_WRITES", "Device", "Surroundings"]
 
@@ -79,6 +81,8 @@ class Surroundings:
         shared: other objects that devices hold in common.
         call: makes a call of a device's method.
         resting: whether connections hold from now on, and nothing new is trained.
+        places: are to be had before an update begins; None where there is always one.
+        old_news: what updates start from; None for the newest version.
     """
 
     time: VirtualTime
@@ -96,6 +100,8 @@ class Surroundings:
     on_accepted: Callable[[int, int], object]
     shared: Sequence[object] = ()
     call: Calling = field(init=False)
+    places: Places | None = None
+    old_news: OldNews | None = None
     resting: bool = False
 
 
@@ -143,7 +149,7 @@ class Device:
         self._topic = topics.announcement(surroundings.task)
         self._agent: Agent | None = None
         self._alarm: Alarm | None = None
-        self._online = self._present = self._trains = False
+        self._online = self._present = self._trains = self._waits = False
         self._known = b""
         self.life = 0
 
@@ -162,7 +168,7 @@ class Device:
     @property
     def listens(self) -> bool:
         """Whether it waits for an announcement, and for nothing else."""
-        return self._online and self._alarm is None and not self._trains
+        return self._online and self._alarm is None and not self._trains and not self._waits
 
     def join(self) -> None:
         """Switch it on when it is there for the first time."""
@@ -174,16 +180,17 @@ class Device:
             return
         self._present = True
         self.life += 1
+        store, trainer = self._watched()
         try:
             self._agent = Agent(
                 self._config,
-                store=self._fallible(self._store),
+                store=self._fallible(store),
                 source=self._around.source,
                 runtime=self._around.runtime,
                 transport=self,
                 clock=self._clock,
                 rng=self._rng,
-                trainer=self._around.trainer,
+                trainer=trainer,
             )
         except (PowerCut, StoreError):
             self._die()
@@ -216,6 +223,11 @@ class Device:
     def wake(self) -> None:
         """Look for something to do."""
         self._do(self._work)
+
+    def chosen(self) -> None:
+        """It has the place that it waited for."""
+        self._waits = False
+        self._later(self._link.latency_s, Device.wake)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """As the agent's transport: what cannot be sent is dropped."""
@@ -295,11 +307,14 @@ class Device:
         """Go for good."""
         self.life += 1
         self._disconnect()
+        self._give_place_back(failed=True)
         self._agent, self._present, self._trains = None, False, False
 
     def _disconnect(self) -> None:
-        self._online = False
+        self._online = self._waits = False
         self._around.network.disconnect(self._config.device)
+        if self._around.places is not None:
+            self._around.places.offline(self.number)
 
     def _back_s(self, down_s: float) -> float:
         """When it tries a broker again that is gone for so long: not all at once."""
@@ -310,6 +325,9 @@ class Device:
         receipt = Receipt.decode(payload)
         if receipt.outcome is not Outcome.REJECTED:
             self._around.on_accepted(self.number, receipt.sequence)
+        elif self._around.places is not None and receipt.reason is not Refusal.TOO_STALE:
+            # Nobody waits any more for what comes too late.
+            self._around.places.refused()
         self._do(lambda agent: agent.receive(topic, payload))
 
     def _work(self, agent: Agent) -> None:
@@ -318,17 +336,41 @@ class Device:
             agent.receive(self._topic, retained)
             self._known = retained
         agent.send_due()
-        if not self._around.resting and agent.update_due():
-            before = agent.received_bytes
-            base = agent.begin_update()
-            if base is not None:
-                self._trains = True
-                if self._forger is not None:
-                    self._base = base
-                agent.train_ahead(base)
-                download_s = (agent.received_bytes - before) / self._link.down_bytes_s
-                train_s = self._link.update_s
-                self._later(download_s + train_s, Device.finish, base, train_s)
+        if not self._around.resting and agent.update_due() and self._has_place():
+            self._begin(agent)
+
+    def _begin(self, agent: Agent) -> None:
+        before = agent.received_bytes
+        base = self._begin_from(agent)
+        if base is None:
+            self._give_place_back(failed=True)
+            return
+        self._trains = True
+        if self._forger is not None:
+            self._base = base
+        agent.train_ahead(base)
+        download_s = (agent.received_bytes - before) / self._link.down_bytes_s
+        train_s = self._link.update_s
+        self._later(download_s + train_s, Device.finish, base, train_s)
+
+    def _begin_from(self, agent: Agent) -> Base | None:
+        """The newest version, or the older one that is drawn."""
+        old = self._around.old_news.draw() if self._around.old_news else None
+        if old is None:
+            return agent.begin_update()
+        agent.receive(self._topic, old)
+        try:
+            return agent.begin_update()
+        finally:
+            agent.receive(self._topic, self._known)
+
+    def _has_place(self) -> bool:
+        self._waits = self._around.places is not None and not self._around.places.ask(self.number)
+        return not self._waits
+
+    def _give_place_back(self, *, failed: bool) -> None:
+        if self._around.places is not None:
+            self._around.places.done(self.number, failed=failed)
 
     def finish(self, base: Base, train_s: float) -> None:
         """The local update is done."""
@@ -337,6 +379,7 @@ class Device:
 
         def finish(agent: Agent) -> None:
             sent = agent.finish_update(base)
+            self._give_place_back(failed=sent is None)
             if sent is not None:
                 self._around.meter.received(self.nature, sent.received_bytes)
                 self._around.on_sent(self.number, sent)
@@ -374,7 +417,7 @@ class Device:
             self._alarm = self._around.time.at(at, self._call(Device.ring))
 
     def _due(self, agent: Agent) -> float | None:
-        due = agent.next_due(training=not self._around.resting)
+        due = agent.next_due(training=not self._around.resting and not self._waits)
         return None if due is None else due - self.nature.skew_s
 
     def ring(self) -> None:
@@ -392,6 +435,7 @@ class Device:
     def _die(self) -> None:
         self.life += 1
         self._disconnect()
+        self._give_place_back(failed=True)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -409,9 +453,14 @@ class Device:
         """The call of one of its methods, if it is not dead in the meantime."""
         return self._around.call(self.number, self.life, method, *args)
 
-    def _fallible(self, store: MemoryStore) -> Any:
-        watched: Any = store if self._watch is None else self._watch.over(store)
-        full = breaking(watched, self._disk, STORE_WRITES)
+    def _watched(self) -> tuple[Any, Trainer]:
+        if self._watch is None:
+            return self._store, self._around.trainer
+        store = self._watch.over(self._store)
+        return store, self._watch.trainer(self._around.trainer, store)
+
+    def _fallible(self, store: Any) -> Any:
+        full = breaking(store, self._disk, STORE_WRITES)
         return breaking(full, self._around.breaker, STORE_WRITES)
 
 

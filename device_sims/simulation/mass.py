@@ -3,8 +3,8 @@
 What a device learned is at any moment in one of four places: in updates that were accepted, in
 updates that wait, in the residual, or let go on purpose (the ageing of residuals and their bound,
 an update refused for its norm). Every step that moves something between these places is a call of
-the device's storage, so that is where this watch stands. At each it checks, with what the
-production functions gave:
+the device's trainer or storage, so that is where this watch stands. At each it checks, with what
+the production functions gave:
 
 - an update: learned + let in of the residual = decoded + left out, row by row, and what is let in
   of a row is a share, 0 to 1, of what the storage held of it;
@@ -15,18 +15,19 @@ Sums over a device's life follow from these, and need no tolerance of their own.
 the rounding of float32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from edge_agent.durable_state import DurableState, OutboxEntry
+from edge_agent.task import LocalTask
+from edge_agent.trainer import Made, Trainer, Work, touched
 from wire.codec import decode_delta
 from wire.delta import Delta, RowBlock, Tensor, add
 from wire.feedback import compensate
 from wire.manifest import ParameterSpec
 from wire.messages import Update
-from wire.policy import CodecPolicy
 
 __all__ = ["MassWatch"]
 
@@ -41,17 +42,22 @@ class MassWatch:
         specs: the federated parameters.
 
     Attributes:
+        specs: as given.
         checked: updates that were looked at, taken back ones included.
         broken: those of them in which something is missing or too much.
     """
 
     def __init__(self, specs: Sequence[ParameterSpec]) -> None:
-        self._specs = specs
+        self.specs = specs
         self.checked = self.broken = 0
 
     def over(self, store: DurableState) -> Any:
         """The same storage, watched; wrap it before anything that may refuse to write."""
         return _Watched(store, self)
+
+    def trainer(self, trainer: Trainer, store: Any) -> Trainer:
+        """The same trainer, watched, for the device of a watched storage."""
+        return _WatchedTrainer(trainer, store)
 
     def recorded(
         self, store: DurableState, entry: OutboxEntry, left: Delta, met: Mapping[str, Any]
@@ -65,15 +71,15 @@ class MassWatch:
             met: what was learned, what was let in of the residual, and what was held of it.
         """
         self.checked += 1
-        now = store.residual(entry.task, self._specs, met["learned"])
+        now = store.residual(entry.task, self.specs, met["learned"])
         self.broken += not self._adds_up(entry, met, left, now)
 
     def take_back(self, store: DurableState, entry: OutboxEntry, content: Delta) -> None:
         """Let a storage take back an update, and look at what it does."""
-        before = store.residual(entry.task, self._specs, content)
+        before = store.residual(entry.task, self.specs, content)
         store.take_back(entry, content)
         self.checked += 1
-        after = store.residual(entry.task, self._specs, content)
+        after = store.residual(entry.task, self.specs, content)
         returned = add(before, self._decoded(entry))
         self.broken += not _equal(after, returned, [before, returned])
 
@@ -89,7 +95,7 @@ class MassWatch:
         )
 
     def _decoded(self, entry: OutboxEntry) -> Delta:
-        return decode_delta(Update.decode(entry.payload).payload, self._specs)
+        return decode_delta(Update.decode(entry.payload).payload, self.specs)
 
 
 class _Watched:
@@ -103,18 +109,12 @@ class _Watched:
             raise AttributeError(name)
         return getattr(self._store, name)
 
-    def residual(
-        self,
-        task: str,
-        specs: Sequence[ParameterSpec],
-        touched: Delta | None = None,
-        policy: CodecPolicy | None = None,
-    ) -> Mapping[str, Tensor]:
-        found = self._store.residual(task, specs, touched, policy)
-        if touched is not None and policy is not None:
-            held = self._store.residual(task, specs, touched)
-            self._met = {"learned": touched, "aged": found, "policy": policy, "held": held}
-        return found
+    def made(self, task: str, work: Work, made: Made) -> None:
+        """Something was learned and encoded."""
+        specs, learned = self._watch.specs, made.learned
+        held = self._store.residual(task, specs, learned)
+        aged = touched(work.residual, learned)
+        self._met = {"learned": learned, "aged": aged, "policy": work.codec, "held": held}
 
     def record_update(self, entry: OutboxEntry, *, residual: Delta, **others: Any) -> None:
         self._store.record_update(entry, residual=residual, **others)
@@ -123,6 +123,21 @@ class _Watched:
 
     def take_back(self, entry: OutboxEntry, content: Delta) -> None:
         self._watch.take_back(self._store, entry, content)
+
+
+class _WatchedTrainer:
+    def __init__(self, trainer: Trainer, store: _Watched) -> None:
+        self._trainer, self._store = trainer, store
+
+    def start(self, task: LocalTask, work: Work) -> Callable[[], Made]:
+        result = self._trainer.start(task, work)
+
+        def watched() -> Made:
+            made = result()
+            self._store.made(task.id, work, made)
+            return made
+
+        return watched
 
 
 def _equal(left: Delta, right: Delta, summed: Sequence[Delta]) -> bool:

@@ -120,6 +120,12 @@ class Network:
             self._handed_over = dict(self._queue)
             self.to_aggregator(list(self._queue.values()))
 
+    def hand_over_in(self, delay_s: float) -> None:
+        """Give the aggregator what waits in a while, all of it together."""
+        if not self._due:
+            self._due = True
+            self._time.after(delay_s, self.hand_over)
+
     def _later(self, delay_s: float, call: Callable[[], object]) -> None:
         """Have something arrive, unless the broker is restarted before."""
         restarts = self._restarts
@@ -132,9 +138,7 @@ class Network:
             self._queue.pop(number, None)
 
         self._queue[number] = Inbound(topic, payload, acknowledge)
-        if not self._due:
-            self._due = True
-            self._time.after(self._together_s, self.hand_over)
+        self.hand_over_in(self._together_s)
 
     def _answered(self, topic: str, payload: bytes) -> None:
         if topic in self._receipts:

@@ -26,8 +26,10 @@ from device_sims.simulation.mass import MassWatch
 from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.meter import Meter
 from device_sims.simulation.network import Network
+from device_sims.simulation.old_news import OldNews
 from device_sims.simulation.outcome import Measured, Outcome
 from device_sims.simulation.pages import Pages
+from device_sims.simulation.places import Places
 from device_sims.simulation.power import Breaker
 from device_sims.simulation.replay import replay_of
 from device_sims.simulation.server import Server
@@ -41,7 +43,7 @@ from edge_agent.trainer import Here, Trainer
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
-from wire.messages import Refusal
+from wire.messages import Announcement, Refusal
 from wire.parameters import map_parameters
 
 __all__ = ["simulate"]
@@ -50,6 +52,8 @@ DRAIN_S = 86_400.0
 DRAIN_STEP_S = 600.0
 PROGRESS_STEPS = 100
 AWAKE = 2_000
+PATIENCE_S = 60.0
+"""A round of which nothing came is over so long after the aggregator would have merged it."""
 
 Report = Callable[[float, int], object]
 Arrival = tuple[float, Sequence[Interaction]]
@@ -137,6 +141,8 @@ class _Simulation:
             on_sent=self._sent,
             on_accepted=self._accepted.add,
             shared=(bundle.raw_manifest, STORE_WRITES, self._mass),
+            places=self._places(),
+            old_news=self._old_news(),
         )
         self._crowd = Crowd(
             self._device,
@@ -149,7 +155,9 @@ class _Simulation:
         self._hostile = hostile(scenario.attackers, split.user_count)
         self._forge = forge_of(scenario.attackers, self._item or 0, self._rng(9))
         self._network.on_sent = self._look
-        self._network.on_announced = self._crowd.announced
+        self._network.on_announced = self._announced
+        if self._around.places is not None:
+            self._around.places.on_chosen = self._chosen
 
     def run(self, progress: Report) -> Outcome:
         run = self._scenario.run
@@ -308,6 +316,34 @@ class _Simulation:
         if self._scenario.run.checks:
             number = _number(topics.device_of(topic))
             self._privacy.look(payload, self._private(number).values())
+
+    def _announced(self) -> None:
+        payload = self._network.retained[topics.announcement(self._bundle.task)]
+        if self._around.old_news is not None:
+            self._around.old_news.announced(payload)
+        if self._around.places is not None:
+            self._around.places.announced(Announcement.decode(payload).version)
+        self._crowd.announced()
+
+    def _chosen(self, number: int) -> None:
+        # Later in the same instant: another device is still in the middle of something.
+        self._time.after(0.0, self._crowd.call(number, None, Device.chosen))
+
+    def _places(self) -> Places | None:
+        selection, rule = self._scenario.selection, self._scenario.rule
+        if not selection.places:
+            return None
+        return Places(
+            places=selection.places,
+            rounds=selection.rounds,
+            patience_s=rule.max_wait_s + PATIENCE_S,
+            time=self._time,
+            rng=self._rng(11),
+        )
+
+    def _old_news(self) -> OldNews | None:
+        low, high = self._scenario.selection.behind_versions
+        return OldNews(low, high, self._rng(12)) if high else None
 
     def _breaker(self, kind: str, stream: int) -> Breaker:
         probability = getattr(self._scenario.faults, kind)

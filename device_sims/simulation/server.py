@@ -36,6 +36,7 @@ LEDGER_WRITES = (
     "tidy",
 )
 BLOB_WRITES = ("put", "put_file", "delete")
+RETRY_S = 1.0
 LEAST_RESTART_S = 0.1
 """A service that cannot start, for its disk is full, does not try in the same instant again."""
 
@@ -141,7 +142,7 @@ class Server:
         try:
             self._engine.ingest(messages)
         except LedgerUnavailableError:
-            self._time.after(1.0, self._network.hand_over)
+            self._network.hand_over_in(RETRY_S)
         except PowerCut:
             self._die()
         self._plan()

@@ -23,7 +23,7 @@ from wire.manifest import Manifest
 
 __all__ = ["BATCH", "BatchTrainer", "Kit", "Pool", "Result", "Worker"]
 
-BATCH = 64
+BATCH = 128
 """Most works that wait for each other."""
 FEW = 4
 """For a smaller share than one in so many of the devices that a fleet program takes, the program of

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_sims.datasets import Split, split_latest
+from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.model import Model, make_recommender
 from device_sims.nature import read_trace
-from device_sims.scenario import Scenario, load_interactions
+from device_sims.scenario import DataChoice, Scenario, load_interactions
 from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.pools import open_pool
 from device_sims.simulation.run import simulate
@@ -25,7 +25,7 @@ __all__ = ["Prepared", "Workshop", "build_task"]
 
 logger = logging.getLogger(__name__)
 
-DEVICES = 16
+DEVICES = 8
 """That are trained in one call: with more of them their tables leave the processor's cache."""
 ALIGNMENT = 16
 """Samples of a step are filled up to a multiple, so that no device's numbers are at the end of a
@@ -59,7 +59,21 @@ class Workshop:
         self, folder: Path, *, pool: Callable[[Kit], AbstractContextManager[Pool]] = open_pool
     ) -> None:
         self._folder, self._pool = folder, pool
+        self._loaded: dict[str, tuple[Interactions, Split]] = {}
         self._made: dict[str, Prepared] = {}
+
+    def load(self, data: DataChoice) -> tuple[Interactions, Split]:
+        """The data of a scenario, whole and divided.
+
+        Raises:
+            DatasetError: the data cannot be loaded.
+            ValueError: an option of the data does not go with the data set.
+        """
+        key = repr(data.source)
+        if key not in self._loaded:
+            interactions = load_interactions(data)
+            self._loaded[key] = (interactions, split_latest(interactions))
+        return self._loaded[key]
 
     def prepare(self, scenario: Scenario) -> Prepared:
         """The bundle, the data and the programs of a scenario.
@@ -75,7 +89,8 @@ class Workshop:
             read_trace(scenario.fleet.trace)
         key = repr((scenario.model, scenario.data.source))
         if key not in self._made:
-            self._made[key] = _make(scenario, self._folder / f"bundle-{len(self._made)}")
+            loaded = self.load(scenario.data)
+            self._made[key] = _make(scenario, *loaded, self._folder / f"bundle-{len(self._made)}")
         return self._made[key]
 
     def run(
@@ -100,20 +115,23 @@ class Workshop:
             )
 
 
-def build_task(scenario: Scenario, folder: Path) -> tuple[Bundle, Split, "Recommender"]:
-    """Load a scenario's data and export its task.
+def build_task(
+    model: Model, interactions: Interactions, folder: Path
+) -> tuple[Bundle, "Recommender"]:
+    """Export a task.
 
     Args:
-        scenario: says which.
+        model: what is trained.
+        interactions: it is made to fit them.
         folder: for the bundle.
 
     Raises:
-        See ``Workshop.prepare``.
+        ExportError: the recommender cannot be exported.
+        RecommenderError: it refuses its options, or does not fit the data.
     """
     # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
     from export import build_bundle
 
-    model, interactions = scenario.model, load_interactions(scenario.data)
     recommender = make_recommender(model, interactions, seed=0)
     bundle = build_bundle(
         recommender,
@@ -122,11 +140,11 @@ def build_task(scenario: Scenario, folder: Path) -> tuple[Bundle, Split, "Recomm
         training=model.training,
         codec=model.codec,
     )
-    return bundle, split_latest(interactions), recommender
+    return bundle, recommender
 
 
-def _make(scenario: Scenario, folder: Path) -> Prepared:
-    bundle, split, recommender = build_task(scenario, folder)
+def _make(scenario: Scenario, interactions: Interactions, split: Split, folder: Path) -> Prepared:
+    bundle, recommender = build_task(scenario.model, interactions, folder)
     program = _fleet_program(recommender, scenario.model)
     return Prepared(bundle, split, Kit(bundle.raw_manifest, _update_program(bundle), program))
 

@@ -92,9 +92,28 @@ def test_nothing_drifts() -> None:
     assert counts[split.test].mean() == pytest.approx(np.mean(earlier), rel=0.05)
 
 
+def test_tastes_of_some_users_drift_at_one_moment_and_nothing_else_changes() -> None:
+    plain, drifted = (
+        synthesise(users=400, drift_share=share, drift_at=0.6) for share in (0.0, 0.5)
+    )
+    labels = [np.array(data.item_labels)[data.items] for data in (plain, drifted)]
+    np.testing.assert_array_equal(plain.users, drifted.users)
+    np.testing.assert_array_equal(plain.times, drifted.times)
+    year_s, begin_s = 365 * 86_400, 1_735_689_600
+    later = plain.times >= begin_s + 0.6 * year_s
+    np.testing.assert_array_equal(labels[0][~later], labels[1][~later])
+    changed = np.zeros(400, bool)
+    np.logical_or.at(changed, plain.users[later], (labels[0] != labels[1])[later])
+    assert 150 < changed.sum() < 250
+    pairs = np.stack([drifted.users, drifted.items])
+    assert len(np.unique(pairs, axis=1).T) == len(drifted)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: synthesise(drift_share=2), "drift_share is 2; expected a share from 0 to 1"),
+        (lambda: synthesise(drift_at=-1), "drift_at is -1; expected a share from 0 to 1"),
         (lambda: synthesise(users=0), "users is 0; expected at least 1"),
         (lambda: synthesise(items=9), "items is 9; expected at least 10"),
         (lambda: synthesise(items=60), "mean_interactions is 40.0; expected 5 to 30"),

@@ -101,9 +101,11 @@ def test_mass_is_conserved_over_any_receipts_and_restarts(
     device.hear(task.announce(1, codec=codec))
     for _ in range(40):
         match rng.integers(6):
-            case 0 | 1:
+            case 0:
                 device.clock.now += 1.0
                 device.update()
+            case 1:
+                ahead(device, ledger, rng)
             case 2:
                 answer(device, ledger, rng, rejected=False)
             case 3:
@@ -116,6 +118,17 @@ def test_mass_is_conserved_over_any_receipts_and_restarts(
                 device.hear(task.announce(1, codec=codec))
         check_mass(device, ledger)
     assert ledger.learned
+
+
+def ahead(device: Device, ledger: Ledger, rng: np.random.Generator) -> None:
+    """An update whose work is given away before some answers come."""
+    device.clock.now += 1.0
+    base = device.agent.begin_update(early=True)
+    assert base is not None
+    device.agent.train_ahead(base)
+    for _ in range(rng.integers(4)):
+        answer(device, ledger, rng, rejected=bool(rng.integers(2)))
+    assert device.agent.finish_update(base) is not None
 
 
 def answer(device: Device, ledger: Ledger, rng: np.random.Generator, *, rejected: bool) -> None:

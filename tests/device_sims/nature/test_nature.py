@@ -176,7 +176,8 @@ def test_a_trace_is_dealt_out_kept_to_and_repeated(tmp_path: Path) -> None:
     # The third device has the first one's lines.
     assert population.nature(2).trace == population.nature(0).trace
     midway = population.nature(0).next_stretch(150.0, rng)
-    assert midway is not None and (midway.from_s, midway.to_s) == (150.0, 200.0)
+    assert midway is not None
+    assert (midway.from_s, midway.to_s) == (150.0, 200.0)
 
 
 def test_a_trace_that_does_not_repeat_ends(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whole simulations: the same bits twice, invariants under faults, and faults that are found."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from aggregator.engine import Engine
 from aggregator.ledger import Ledger
 from aggregator.merging import advance
 from device_sims.command import main
-from device_sims.scenario import Faults, Scenario, read_scenario
+from device_sims.scenario import Attack, Faults, Scenario, read_scenario, to_toml
 from device_sims.simulation.audit import PrivacyWatch
 from device_sims.simulation.outcome import Outcome
-from device_sims.simulation.torture import draw_scenario, shrink, smaller
+from device_sims.simulation.torture import FAULTS, PLAIN_FLEET, draw_scenario, shrink, smaller
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
 
@@ -42,11 +43,6 @@ CALM = Scenario.from_dict(
     name="calm",
 )
 STORM = replace(CALM, name="storm", faults=ALL_FAULTS)
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("simulations"))
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +131,35 @@ def test_a_model_that_drifts_from_its_ledger_is_found(
     assert workshop.run(CALM).audit.broken == ["not_the_fold"]
 
 
-def test_smaller_scenarios_end_somewhere() -> None:
-    scenario, steps = STORM, 0
+def test_everything_that_can_happen_is_drawn() -> None:
+    drawn = [draw_scenario(CALM, seed) for seed in range(60)]
+    assert {name for one in drawn for name in FAULTS if getattr(one.faults, name)} == set(FAULTS)
+    assert {one.attackers.kind for one in drawn if one.attackers.share} == set(Attack)
+    assert {one.data.replay for one in drawn} == {False, True}
+    rules = {
+        key
+        for one in drawn
+        for key in ("trim", "row_clip", "krum_byzantine")
+        if getattr(one.rule, key)
+    }
+    assert rules == {"trim", "row_clip", "krum_byzantine"}
+    for name in PLAIN_FLEET:
+        assert any(getattr(one.fleet, name) != PLAIN_FLEET[name] for one in drawn)
+    for one in drawn:
+        assert Scenario.from_dict(tomllib.loads(to_toml(one)), name="") == one
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_smaller_scenarios_end_somewhere(seed: int) -> None:
+    scenario, steps = draw_scenario(STORM, seed), 0
     while (following := next(smaller(scenario), None)) is not None:
         scenario, steps = following, steps + 1
-    assert steps < 30
+    assert steps < 40
     assert scenario.data.users <= 2
-    assert not any(getattr(scenario.faults, name) for name in ("lost", "agent_crash", "backup"))
+    assert not any(getattr(scenario.faults, name) for name in FAULTS)
+    assert not scenario.attackers.share
+    assert not scenario.data.replay
+    assert not scenario.fleet.classes
 
 
 def test_a_private_parameter_in_a_message_is_noticed() -> None:
@@ -195,6 +213,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["simulate"], "no scenario is given"),
         (["simulate", "/nowhere.toml"], "cannot read /nowhere.toml"),
         (["torture", "--hours", "0"], "--hours is 0; expected a number above 0"),
+        (["torture", "--processes", "0"], "--processes is 0; expected at least 1"),
+        (["torture", "--processes", "2", "--ray", "local"], "--processes goes without --ray"),
     ],
 )
 def test_bad_arguments_are_one_line_and_code_2(

@@ -1,0 +1,1 @@
+"""Scenarios side by side: every run kept, summed up over seeds, and shown in one report."""

@@ -1,0 +1,155 @@
+"""Places for devices: never too many, given to all in the end, and in rounds only together."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_sims.simulation.places import Places
+from device_sims.simulation.virtual_time import VirtualTime
+
+PATIENCE_S = 100.0
+
+
+class Fleet:
+    """Devices that train as soon as they may, each as long as it is told."""
+
+    def __init__(self, places: int, *, rounds: bool = False, seed: int = 0) -> None:
+        self.time = VirtualTime()
+        self.places = Places(
+            places=places,
+            rounds=rounds,
+            patience_s=PATIENCE_S,
+            time=self.time,
+            rng=np.random.default_rng(seed),
+        )
+        self.places.on_chosen = self.begin
+        self.at_work = list[str]()
+        self.begun = list[str]()
+
+    def begin(self, name: str) -> None:
+        if self.places.ask(name):
+            self.at_work.append(name)
+            self.begun.append(name)
+
+    def finish(self, name: str, *, failed: bool = False) -> None:
+        self.at_work.remove(name)
+        self.places.done(name, failed=failed)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 5),
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["ask", "done", "off"]))),
+    st.booleans(),
+)
+def test_never_more_than_there_are_places(
+    places: int, events: list[tuple[str, str]], rounds: bool
+) -> None:
+    fleet = Fleet(places, rounds=rounds)
+    fleet.places.announced(0)
+    for name, what in events:
+        if what == "done" and name in fleet.at_work:
+            fleet.finish(name)
+        elif what == "off":
+            fleet.places.offline(name)
+        elif name not in fleet.at_work:
+            fleet.begin(name)
+        assert len(fleet.at_work) <= places
+        assert len(set(fleet.at_work)) == len(fleet.at_work)
+    if rounds:
+        # Of one version nobody gets two places, and no more are given than there are.
+        assert len(set(fleet.begun)) == len(fleet.begun) <= places
+
+
+def test_without_rounds_a_place_goes_on_at_once_and_everybody_comes_to_be() -> None:
+    fleet = Fleet(2)
+    names = [f"d{n}" for n in range(20)]
+    for name in names:
+        fleet.begin(name)
+    assert len(fleet.at_work) == 2
+    while fleet.at_work:
+        fleet.finish(fleet.at_work[0])
+    assert sorted(fleet.begun) == sorted(names)
+    assert fleet.begun != names
+
+
+def test_in_rounds_a_place_that_is_free_waits_for_the_next_version() -> None:
+    fleet = Fleet(3, rounds=True)
+    for name in "abcde":
+        fleet.begin(name)
+    # Those that ask before the first announcement know no version to begin with.
+    first = set(fleet.at_work)
+    assert len(first) == 3
+    for name in list(first)[:2]:
+        fleet.finish(name)
+        fleet.begin(name)
+    assert len(fleet.at_work) == 1
+    fleet.places.announced(0)
+    fleet.places.announced(0)
+    straggler = next(iter(set(fleet.at_work) & first))
+    assert len(fleet.at_work) == 4
+    assert straggler in fleet.at_work
+
+
+def test_a_place_that_was_given_and_not_taken_goes_to_another() -> None:
+    fleet = Fleet(1)
+    fleet.places.on_chosen = lambda _name: None
+    fleet.begin("a")
+    for name in "bc":
+        assert not fleet.places.ask(name)
+    fleet.finish("a")
+    chosen = next(name for name in "bc" if name in fleet.places._chosen)
+    fleet.places.offline(chosen)
+    other = "b" if chosen == "c" else "c"
+    assert fleet.places.ask(other)
+
+
+def test_in_rounds_who_fails_is_replaced_by_another() -> None:
+    fleet = Fleet(2, rounds=True)
+    fleet.places.announced(0)
+    for name in "abcde":
+        fleet.begin(name)
+    first, second = fleet.at_work
+    fleet.finish(first, failed=True)
+    assert len(fleet.at_work) == 2
+    fleet.finish(second)
+    assert len(fleet.at_work) == 1
+    fleet.places.refused()
+    assert len(fleet.at_work) == 2
+    assert len(set(fleet.begun)) == len(fleet.begun) == 4
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_round_of_which_nothing_comes_is_followed_by_another(announced: bool) -> None:
+    fleet = Fleet(2, rounds=True)
+    fleet.places.announced(0)
+    for name in "abcd":
+        fleet.begin(name)
+    for name in list(fleet.at_work):
+        fleet.finish(name)
+    assert fleet.at_work == []
+    if announced:
+        fleet.places.announced(1)
+        assert len(fleet.at_work) == 2
+        for name in list(fleet.at_work):
+            fleet.finish(name)
+        fleet.at_work = []
+    fleet.begin("e")
+    begun = len(fleet.begun)
+    fleet.time.run_until(fleet.time() + PATIENCE_S - 1.0)
+    assert len(fleet.begun) == begun
+    fleet.time.run_until(fleet.time() + 2.0)
+    assert len(fleet.begun) > begun
+
+
+def test_the_same_seed_chooses_the_same_devices() -> None:
+    orders = []
+    for seed in (0, 0, 1):
+        fleet = Fleet(1, seed=seed)
+        for n in range(30):
+            fleet.begin(f"d{n}")
+        while fleet.at_work:
+            fleet.finish(fleet.at_work[0])
+        orders.append(fleet.begun)
+    assert orders[0] == orders[1] != orders[2]
