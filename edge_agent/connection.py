@@ -339,7 +339,8 @@ class Connection:
             self._close()
             return
         if accepted:
-            logger.warning("%s: connection lost: %s", self._broker.url, reason or "no answer")
+            if not self._suspended:
+                logger.warning("%s: connection lost: %s", self._broker.url, reason or "no answer")
             if not self._outdated:
                 # Silence may have had other causes than a broker that is too old.
                 self._protocol = MQTTv5

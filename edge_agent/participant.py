@@ -21,6 +21,7 @@ from edge_agent.errors import RefusedConnectionError, StoreError
 from edge_agent.reactor import Reactor, Timer
 from edge_agent.runtimes import Runtime, open_runtime
 from edge_agent.state_dir import open_downloads, open_store
+from edge_agent.trainer import Trainer
 from edge_agent.workers import Serial, Workers
 from wire import topics
 from wire.messages import Status, StatusState
@@ -47,6 +48,7 @@ class Participant:
         source: where models come from; None downloads into the device's own folder.
         runtime: what trains; None opens the one that the settings name.
         store: its durable state; None opens the database in its folder.
+        trainer: does the work of its updates; None for where it is due.
         automatic: train whenever the task's policy says so; False trains only on request, and
             reads announcements only then.
         delay_s: of an update that it begins by itself, see ``request_update``; None for no delay.
@@ -68,6 +70,7 @@ class Participant:
         source: BlobSource | None = None,
         runtime: Runtime | None = None,
         store: DurableState | None = None,
+        trainer: Trainer | None = None,
         automatic: bool = True,
         delay_s: Callable[[Base], float] | None = None,
         on_sent: Callable[[Sent], object] | None = None,
@@ -102,6 +105,7 @@ class Participant:
             transport=self._connection,
             clock=clock,
             rng=rng,
+            trainer=trainer,
         )
 
     @property

@@ -19,13 +19,13 @@ EPILOG = """examples:
       --broker mqtt://broker.example --aggregator http://aggregator.example:8080
       against a service somewhere else
 
---speed-up divides every duration of the scenario: its hours, the fleet's times (updates, stretches
-with and without a connection, hours of the day, coming and going), clocks that are off, the interval
-between a device's updates, the aggregator's waiting and announcing, and the time until what crashed
-is started again. It does not divide what takes real time here: training, the disk, the network,
-agents that reconnect to a broker (up to 2 s after the first loss) and that send again what was not
-answered (after 30 s and more). A fleet that this machine cannot drive at that speed is slower than
-its scenario; the number of updates shows it.
+--speed-up divides every duration of the scenario: its hours, the fleet's times (updates,
+stretches with and without a connection, hours of the day, coming and going), clocks that are off,
+the interval between a device's updates, the aggregator's waiting and announcing, and the time
+until what crashed is started again. It does not divide what takes real time here: training, the
+disk, the network, agents that reconnect to a broker (up to 2 s after the first loss) and that
+send again what was not answered (after 30 s and more). A fleet that this machine cannot drive at
+that speed is slower than its scenario; the number of updates shows it.
 
 Ctrl-C ends the run early: what waits is delivered, and what was done is reported. A second one
 stops.
@@ -41,8 +41,8 @@ def add_run_command(
         help="run a scenario in real time: real agents, broker, aggregator",
         description="The scenario of `rivulet-fleet simulate`, for real: every device is a "
         "production agent with its own MQTT connection and its own storage, which comes, goes, and "
-        "dies as the scenario says; the aggregator is a process that is killed, the broker is restarted. What "
-        "cannot be done for real is said before it starts.",
+        "dies as the scenario says; the aggregator is a process that is killed, the broker is "
+        "restarted. What cannot be done for real is said before it starts.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -113,6 +113,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(table(outcome))
         if live.unchecked:
             print(f"not checked  {', '.join(live.unchecked)}: they are in the aggregator's ledger")
+        if live.errors:
+            print(f"errors       {live.errors:,}, see {out}/agents-*.log")
         print(
             f"connected    {live.connected:,} devices at most; {live.took_part:,} had an update "
             f"accepted\nprocesses    {live.cpu_s:,.1f} s of CPU in {live.wall_s:,.1f} s, "

@@ -202,7 +202,7 @@ class Device:
             # Before anything can die: a device that knows nothing would not be in the data.
             while self._unwritten:
                 store.add_interactions(self._unwritten.popleft())
-        heard = around.tally.over(store, self.number, self._nature, checks=around.checks)
+        heard, trainer = around.tally.over(store, self.number, self._nature, checks=around.checks)
         try:
             participant = Participant(
                 self._config,
@@ -211,6 +211,7 @@ class Device:
                 source=around.source,
                 runtime=around.runtime,
                 store=breaking(heard, _Mains(around.breaker, self._died), STORE_WRITES),
+                trainer=trainer,
                 automatic=not around.resting,
                 delay_s=self._delay_s,
                 clock=self._clock,

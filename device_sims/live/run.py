@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from aggregator.blobs import FolderBlobs
 from aggregator.ledger import Ledger, open_database
 from device_sims.brokers import start_broker
+from device_sims.datasets import split_latest
 from device_sims.examiner import newest_version
 from device_sims.fleet import device_name
 from device_sims.live.feasible import left_out
@@ -25,7 +26,7 @@ from device_sims.live.share import Count, Plan, Told
 from device_sims.live.shares import Shares
 from device_sims.live.troubles import Troubles
 from device_sims.nature import Population
-from device_sims.scenario import Scenario, ScenarioError
+from device_sims.scenario import Scenario, ScenarioError, load_interactions
 from device_sims.service import USER, AggregatorClient, AggregatorProcess
 from device_sims.simulation.assess import Assessor, examined, groups
 from device_sims.simulation.audit import Accepted, Audit
@@ -78,6 +79,7 @@ class Live:
         wall_s: how long devices trained, on the wall.
         memory_bytes: of all processes of the fleet, each at its largest.
         cpu_s: that they used.
+        errors: that agents wrote into the logs ``agents-*.log``.
     """
 
     outcome: Outcome
@@ -89,6 +91,7 @@ class Live:
     wall_s: float
     memory_bytes: int
     cpu_s: float
+    errors: int
 
 
 def run_live(scenario: Scenario, settings: LiveSettings) -> Live:
@@ -132,7 +135,9 @@ class _Run:
         scenario, settings, stack = self._scenario, self._settings, self._stack
         left_out(scenario, own_broker=True, own_aggregator=settings.aggregator is None)
         population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
-        self._bundle, self._split, _ = build_task(scenario, settings.out / "bundle")
+        interactions = load_interactions(scenario.data)
+        self._split = split_latest(interactions)
+        self._bundle, _ = build_task(scenario.model, interactions, settings.out / "bundle")
         names = [USER, *map(device_name, range(self._split.user_count))]
         users = {name: secrets.token_urlsafe(12) for name in names}
         self._broker = stack.enter_context(
@@ -183,6 +188,7 @@ class _Run:
             wall_s=wall_s,
             memory_bytes=self._seen.sum("memory_bytes"),
             cpu_s=self._seen.sum("cpu_s"),
+            errors=self._seen.sum("errors"),
         )
 
     # Before
@@ -226,6 +232,7 @@ class _Run:
                 split=self._split,
                 folder=settings.out / "devices",
                 downloads=settings.out / f"models-{index}",
+                log=settings.out / f"agents-{index}.log",
                 broker=self._broker.url,
                 aggregator=self._client.url,
                 passwords=passwords,
@@ -364,8 +371,6 @@ def _check_task(client: AggregatorClient, bundle: Bundle) -> None:
 
 def _service_settings(scenario: Scenario) -> dict[str, Any]:
     """What the scenario says of the aggregator, by the aggregator's own keys."""
-    from dataclasses import asdict
-
     service = scenario.service
     kept = ("snapshot_every", "keep_snapshots", "keep_every", "keep_publications")
     return {

@@ -78,6 +78,7 @@ class Plan:
         split: the data.
         folder: for the devices' storage, and another one for downloads.
         downloads: likewise; not shared with another process.
+        log: file for what agents complain of.
         broker: URL.
         aggregator: URL.
         passwords: of the devices at the broker; empty for a broker that lets everyone in.
@@ -90,6 +91,7 @@ class Plan:
     split: Split
     folder: Path
     downloads: Path
+    log: Path
     broker: str
     aggregator: str
     passwords: Mapping[str, str]
@@ -114,6 +116,7 @@ class Count:
         took_part: devices that had an update accepted.
         memory_bytes: of the process, at its largest.
         cpu_s: that the process has used.
+        errors: that agents wrote into the log.
     """
 
     connected: int
@@ -123,6 +126,7 @@ class Count:
     took_part: int
     memory_bytes: int
     cpu_s: float
+    errors: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +148,11 @@ class Told:
 def work(pipe: Connection, plan: Plan) -> None:
     """The life of a process. It ends with the parent, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.CRITICAL)
+    logging.basicConfig(
+        filename=plan.log,
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
     try:
         with threadpool_limits(1, user_api="blas"):
             _Share(pipe, plan).serve()
@@ -152,13 +160,26 @@ def work(pipe: Connection, plan: Plan) -> None:
         # The parent is gone, and nobody waits for a goodbye.
         os._exit(1)
     except Exception as error:
+        logging.getLogger(__name__).exception("the process ends")
         pipe.send(error)
+
+
+class _Errors(logging.Handler):
+    """Counts what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.count = 0
+
+    def emit(self, _record: logging.LogRecord) -> None:
+        self.count += 1
 
 
 class _Share:
     def __init__(self, pipe: Connection, plan: Plan) -> None:
         allow_descriptors(len(plan.numbers))
-        self._pipe, self._plan = pipe, plan
+        self._pipe, self._plan, self._errors = pipe, plan, _Errors()
+        logging.getLogger().addHandler(self._errors)
         scenario, bundle = plan.scenario, read_bundle(plan.bundle)
         self._drive, self._tally = Drive(), Tally.of(bundle.manifest)
         rng = np.random.default_rng([scenario.run.seed, STREAM, scenario.faults.seed])
@@ -262,6 +283,7 @@ class _Share:
             took_part=len(set(self._tally.accepted[::2])),
             memory_bytes=memory_bytes("VmHWM"),
             cpu_s=used.ru_utime + used.ru_stime,
+            errors=self._errors.count,
         )
 
     def _told(self) -> Told:

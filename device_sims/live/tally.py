@@ -12,6 +12,7 @@ from device_sims.simulation.mass import MassWatch
 from device_sims.simulation.meter import Meter
 from device_sims.simulation.power import breaking
 from edge_agent.durable_state import DurableState, OutboxEntry
+from edge_agent.trainer import Here, Trainer
 from wire.delta import FloatArray
 from wire.manifest import Manifest
 
@@ -49,8 +50,10 @@ class Tally:
         """An empty one for a task."""
         return cls(MassWatch(manifest.federated))
 
-    def over(self, store: DurableState, number: int, nature: Nature, *, checks: bool) -> Any:
-        """The storage of a device, listened to.
+    def over(
+        self, store: DurableState, number: int, nature: Nature, *, checks: bool
+    ) -> tuple[Any, Trainer]:
+        """The storage of a device, listened to, and the trainer that goes with it.
 
         Args:
             store: its storage.
@@ -58,8 +61,12 @@ class Tally:
             nature: what it is like.
             checks: look at the content of messages and updates, too.
         """
-        watched = self.mass.over(store) if checks else store
-        return breaking(watched, _Ear(self, number, nature, checks=checks), HEARD)
+        trainer: Trainer = Here()
+        watched: Any = store
+        if checks:
+            watched = self.mass.over(store)
+            trainer = self.mass.trainer(trainer, watched)
+        return breaking(watched, _Ear(self, number, nature, checks=checks), HEARD), trainer
 
 
 class _Ear:
