@@ -211,6 +211,8 @@ class Participant:
             except StoreError as error:
                 logger.error("message on %s is lost: %s", topic, error)
             except Exception:
+                if self._stopping:
+                    return
                 logger.exception("message on %s is lost", topic)
         if self._on_settled is not None and waiting and not agent.outbox.waiting.updates:
             self._on_settled()

@@ -4,7 +4,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ from device_sims.simulation.workshop import build_task
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 
-__all__ = ["Live", "LiveSettings", "run_live"]
+__all__ = ["Live", "LiveSettings", "Seen", "run_live"]
 
 TICK_S = 0.25
 DRAIN_S = 180.0
@@ -63,6 +63,28 @@ class LiveSettings:
     aggregator: str | None = None
     processes: int = 1
     speed_up: float = 1.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen of the fleet on the way.
+
+    Attributes:
+        counts: how far each process is.
+        connected: the most devices that were connected at a moment.
+    """
+
+    counts: list[Count] = field(default_factory=list)
+    connected: int = 0
+
+    def see(self, counts: list[Count]) -> None:
+        """Look again."""
+        self.counts = counts
+        self.connected = max(self.connected, self.sum("connected"))
+
+    def sum(self, name: str) -> Any:
+        """One number of a ``Count``, over all processes."""
+        return sum(getattr(count, name) for count in self.counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +116,20 @@ class Live:
     errors: int
 
 
-def run_live(scenario: Scenario, settings: LiveSettings) -> Live:
+def run_live(
+    scenario: Scenario,
+    settings: LiveSettings,
+    *,
+    enough: Callable[[Seen], bool] = lambda _seen: False,
+) -> Live:
     """Run a scenario with real agents, for as long as it says.
 
     Ctrl-C ends it early: what was done until then is delivered and reported. A second one stops.
+
+    Args:
+        scenario: what happens.
+        settings: how.
+        enough: asked several times a second whether to end it early.
 
     Raises:
         DatasetError: the data or a trace cannot be loaded.
@@ -108,28 +140,20 @@ def run_live(scenario: Scenario, settings: LiveSettings) -> Live:
         FleetError: a process of the fleet ended.
     """
     with threadpool_limits(1, user_api="blas"), ExitStack() as stack:
-        return _Run(hurried(scenario, settings.speed_up), settings, stack).run()
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What was seen of the fleet on the way."""
-
-    counts: list[Count] = field(default_factory=list)
-    connected: int = 0
-
-    def see(self, counts: list[Count]) -> None:
-        self.counts = counts
-        self.connected = max(self.connected, self.sum("connected"))
-
-    def sum(self, name: str) -> Any:
-        return sum(getattr(count, name) for count in self.counts)
+        return _Run(hurried(scenario, settings.speed_up), settings, enough, stack).run()
 
 
 class _Run:
-    def __init__(self, scenario: Scenario, settings: LiveSettings, stack: ExitStack) -> None:
-        self._scenario, self._settings, self._stack = scenario, settings, stack
-        self._seen, self._measured, self._told = _Seen(), list[Measured](), list[Told]()
+    def __init__(
+        self,
+        scenario: Scenario,
+        settings: LiveSettings,
+        enough: Callable[[Seen], bool],
+        stack: ExitStack,
+    ) -> None:
+        self._scenario, self._settings, self._enough = scenario, settings, enough
+        self._stack = stack
+        self._seen, self._measured, self._told = Seen(), list[Measured](), list[Told]()
 
     def run(self) -> Live:
         scenario, settings, stack = self._scenario, self._settings, self._stack
@@ -160,6 +184,7 @@ class _Run:
             examined(scenario.run, self._split.user_count),
         )
         shares = self._open(passwords)
+        print(f"training {self._split.user_count:,} devices", flush=True)
         stopped = False
         self._pace = Pace(settings.speed_up, shares.begin())
         troubles = Troubles(
@@ -254,6 +279,8 @@ class _Run:
                 self._seen.see(shares.count())
                 bar.update(round(100.0 * now_h / run.hours) - bar.n)
                 bar.set_postfix_str(self._line())
+                if self._enough(self._seen):
+                    break
                 if now_h >= evaluate_at_h:
                     self._measure(shares.tell())
                     evaluate_at_h += every_h * max(1, round((now_h - evaluate_at_h) / every_h))
