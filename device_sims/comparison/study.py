@@ -98,13 +98,14 @@ class Study:
         """
         for entry, seed in self._left():
             scenario = entry.scenario.with_seed(seed)
-            packed = pack(*self._workshop.prepare(scenario))
+            made = self._workshop.prepare(scenario)
+            packed = pack(made.bundle, made.split)
             if entry.centralised:
                 interactions, _ = self._workshop.load(scenario.data)
                 model = pickle.dumps(make_recommender(scenario.model, interactions, seed=0))
                 yield CentralisedWork(entry.key(seed), scenario, packed, model)
             else:
-                yield SimulationWork(entry.key(seed), scenario, packed)
+                yield SimulationWork(entry.key(seed), scenario, packed, made.kit)
 
     def panels(self) -> list[Panel]:
         """Everything that is finished, by data set."""

@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from device_sims.datasets import Split
 from device_sims.scenario import Scenario, to_toml
 from wire.bundle import MANIFEST_FILE, Bundle, read_bundle
+
+if TYPE_CHECKING:
+    from device_sims.simulation.training import Kit
 
 __all__ = [
     "CentralisedWork",
@@ -98,11 +101,13 @@ class SimulationWork:
         key: names it.
         scenario: with its seed.
         packed: what it needs.
+        kit: for training.
     """
 
     key: str
     scenario: Scenario
     packed: Packed
+    kit: "Kit"
 
     @property
     def title(self) -> str:
@@ -112,13 +117,20 @@ class SimulationWork:
     def __call__(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """Simulate; see ``Work``."""
         # Only here: a process that looks after others does without the whole production code.
+        from device_sims.simulation.pools import LocalPool
         from device_sims.simulation.run import simulate
+        from device_sims.simulation.training import BatchTrainer
 
         bundle, split = self.packed.unpack(folder / "bundle")
         run = folder / "run"
         run.mkdir()
         outcome = simulate(
-            self.scenario, bundle, split, run, progress=lambda share, _updates: progress(share)
+            self.scenario,
+            bundle,
+            split,
+            run,
+            trainer=BatchTrainer(LocalPool(self.kit)),
+            progress=lambda share, _updates: progress(share),
         )
         return outcome.to_dict()
 

@@ -87,7 +87,8 @@ def test_as_many_are_hostile_as_the_share_says() -> None:
 def test_the_promoted_item_is_one_that_few_users_know_or_the_one_that_is_named(
     workshop: Workshop,
 ) -> None:
-    bundle, split = workshop.prepare(Scenario.from_dict({"data": {"users": 10}}, name=""))
+    made = workshop.prepare(Scenario.from_dict({"data": {"users": 10}}, name=""))
+    bundle, split = made.bundle, made.split
     items = np.concatenate([split.train.items, split.validation, split.test])
     item = promoted_item(Attackers(kind=Attack.PROMOTE), split, bundle.manifest)
     assert item == sparsest_item(items, split.item_count)

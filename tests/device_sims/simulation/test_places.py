@@ -24,37 +24,37 @@ class Fleet:
             rng=np.random.default_rng(seed),
         )
         self.places.on_chosen = self.begin
-        self.at_work = list[str]()
-        self.begun = list[str]()
+        self.at_work = list[int]()
+        self.begun = list[int]()
 
-    def begin(self, name: str) -> None:
-        if self.places.ask(name):
-            self.at_work.append(name)
-            self.begun.append(name)
+    def begin(self, number: int) -> None:
+        if self.places.ask(number):
+            self.at_work.append(number)
+            self.begun.append(number)
 
-    def finish(self, name: str, *, failed: bool = False) -> None:
-        self.at_work.remove(name)
-        self.places.done(name, failed=failed)
+    def finish(self, number: int, *, failed: bool = False) -> None:
+        self.at_work.remove(number)
+        self.places.done(number, failed=failed)
 
 
 @settings(max_examples=60)
 @given(
     st.integers(1, 5),
-    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["ask", "done", "off"]))),
+    st.lists(st.tuples(st.integers(0, 7), st.sampled_from(["ask", "done", "off"]))),
     st.booleans(),
 )
 def test_never_more_than_there_are_places(
-    places: int, events: list[tuple[str, str]], rounds: bool
+    places: int, events: list[tuple[int, str]], rounds: bool
 ) -> None:
     fleet = Fleet(places, rounds=rounds)
     fleet.places.announced(0)
-    for name, what in events:
-        if what == "done" and name in fleet.at_work:
-            fleet.finish(name)
+    for number, what in events:
+        if what == "done" and number in fleet.at_work:
+            fleet.finish(number)
         elif what == "off":
-            fleet.places.offline(name)
-        elif name not in fleet.at_work:
-            fleet.begin(name)
+            fleet.places.offline(number)
+        elif number not in fleet.at_work:
+            fleet.begin(number)
         assert len(fleet.at_work) <= places
         assert len(set(fleet.at_work)) == len(fleet.at_work)
     if rounds:
@@ -64,26 +64,26 @@ def test_never_more_than_there_are_places(
 
 def test_without_rounds_a_place_goes_on_at_once_and_everybody_comes_to_be() -> None:
     fleet = Fleet(2)
-    names = [f"d{n}" for n in range(20)]
-    for name in names:
-        fleet.begin(name)
+    numbers = list(range(20))
+    for number in numbers:
+        fleet.begin(number)
     assert len(fleet.at_work) == 2
     while fleet.at_work:
         fleet.finish(fleet.at_work[0])
-    assert sorted(fleet.begun) == sorted(names)
-    assert fleet.begun != names
+    assert sorted(fleet.begun) == sorted(numbers)
+    assert fleet.begun != numbers
 
 
 def test_in_rounds_a_place_that_is_free_waits_for_the_next_version() -> None:
     fleet = Fleet(3, rounds=True)
-    for name in "abcde":
-        fleet.begin(name)
+    for number in range(5):
+        fleet.begin(number)
     # Those that ask before the first announcement know no version to begin with.
     first = set(fleet.at_work)
     assert len(first) == 3
-    for name in list(first)[:2]:
-        fleet.finish(name)
-        fleet.begin(name)
+    for number in list(first)[:2]:
+        fleet.finish(number)
+        fleet.begin(number)
     assert len(fleet.at_work) == 1
     fleet.places.announced(0)
     fleet.places.announced(0)
@@ -94,22 +94,22 @@ def test_in_rounds_a_place_that_is_free_waits_for_the_next_version() -> None:
 
 def test_a_place_that_was_given_and_not_taken_goes_to_another() -> None:
     fleet = Fleet(1)
-    fleet.places.on_chosen = lambda _name: None
-    fleet.begin("a")
-    for name in "bc":
-        assert not fleet.places.ask(name)
-    fleet.finish("a")
-    chosen = next(name for name in "bc" if name in fleet.places._chosen)
+    fleet.places.on_chosen = lambda _number: None
+    fleet.begin(0)
+    for number in (1, 2):
+        assert not fleet.places.ask(number)
+    fleet.finish(0)
+    chosen = next(number for number in (1, 2) if number in fleet.places._chosen)
     fleet.places.offline(chosen)
-    other = "b" if chosen == "c" else "c"
+    other = 1 if chosen == 2 else 2
     assert fleet.places.ask(other)
 
 
 def test_in_rounds_who_fails_is_replaced_by_another() -> None:
     fleet = Fleet(2, rounds=True)
     fleet.places.announced(0)
-    for name in "abcde":
-        fleet.begin(name)
+    for number in range(5):
+        fleet.begin(number)
     first, second = fleet.at_work
     fleet.finish(first, failed=True)
     assert len(fleet.at_work) == 2
@@ -124,18 +124,18 @@ def test_in_rounds_who_fails_is_replaced_by_another() -> None:
 def test_a_round_of_which_nothing_comes_is_followed_by_another(announced: bool) -> None:
     fleet = Fleet(2, rounds=True)
     fleet.places.announced(0)
-    for name in "abcd":
-        fleet.begin(name)
-    for name in list(fleet.at_work):
-        fleet.finish(name)
+    for number in (0, 1, 2, 3):
+        fleet.begin(number)
+    for number in list(fleet.at_work):
+        fleet.finish(number)
     assert fleet.at_work == []
     if announced:
         fleet.places.announced(1)
         assert len(fleet.at_work) == 2
-        for name in list(fleet.at_work):
-            fleet.finish(name)
+        for number in list(fleet.at_work):
+            fleet.finish(number)
         fleet.at_work = []
-    fleet.begin("e")
+    fleet.begin(4)
     begun = len(fleet.begun)
     fleet.time.run_until(fleet.time() + PATIENCE_S - 1.0)
     assert len(fleet.begun) == begun
@@ -148,7 +148,7 @@ def test_the_same_seed_chooses_the_same_devices() -> None:
     for seed in (0, 0, 1):
         fleet = Fleet(1, seed=seed)
         for n in range(30):
-            fleet.begin(f"d{n}")
+            fleet.begin(n)
         while fleet.at_work:
             fleet.finish(fleet.at_work[0])
         orders.append(fleet.begun)

@@ -13,9 +13,10 @@ import pytest
 
 import export.training_graph
 from device_sims.scenario import Scenario, ScenarioError
-from device_sims.simulation import Outcome, simulate
 from device_sims.simulation.fleet_program import FleetProgram
+from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.pools import open_pool
+from device_sims.simulation.run import simulate
 from device_sims.simulation.training import FEW, BatchTrainer, Result, Worker
 from device_sims.simulation.workshop import DEVICES, Prepared, Workshop
 from edge_agent.errors import TrainingError

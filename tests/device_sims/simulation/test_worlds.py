@@ -77,9 +77,9 @@ def test_devices_train_only_when_their_trace_lets_them(
     made: list[tuple[int, float]] = []
     original = run_module._Simulation._sent
 
-    def noting(self: Any, device: str, sent: Any) -> None:
-        made.append((int(device[-5:]), self._now_s()))
-        original(self, device, sent)
+    def noting(self: Any, number: int, sent: Any) -> None:
+        made.append((number, self._now_s()))
+        original(self, number, sent)
 
     monkeypatch.setattr(run_module._Simulation, "_sent", noting)
     outcome = workshop.run(scenario(fleet={"trace": str(trace)}, run={"hours": 2.0}))
@@ -103,7 +103,7 @@ def test_new_devices_come_and_others_leave_with_what_waits(workshop: Workshop) -
 
 
 def test_a_replay_hands_out_every_interaction_of_the_run_once(workshop: Workshop) -> None:
-    _, split = workshop.prepare(scenario())
+    split = workshop.prepare(scenario()).split
     replay = Replay(split, history=0.4, future=0.2, duration_s=3_600.0)
     counts, total = Counter[str](), 3 * split.user_count + len(split.train.items) - split.user_count
     for user in range(split.user_count):
@@ -123,7 +123,7 @@ def test_a_replay_hands_out_every_interaction_of_the_run_once(workshop: Workshop
 
 @pytest.mark.parametrize("now_s", [0.0, 1_800.0, 3_600.0, 9_999.0])
 def test_what_is_ranked_is_what_each_user_does_next(workshop: Workshop, now_s: float) -> None:
-    _, split = workshop.prepare(scenario())
+    split = workshop.prepare(scenario()).split
     replay = Replay(split, history=0.4, future=0.2, duration_s=3_600.0)
     at_moment, users = replay.split_at(now_s)
     assert 0 < len(users) <= split.user_count
@@ -190,7 +190,7 @@ class Aggregator:
 
 def test_a_broker_that_restarts_loses_what_is_under_way_and_delivers_the_last_again() -> None:
     time = VirtualTime()
-    network = Network(time, Faults(), np.random.default_rng(0), Counter())
+    network = Network(time, Faults(), 0.05, np.random.default_rng(0), Counter())
     aggregator, got = Aggregator(network), list[bytes]()
     announcement, update = topics.announcement("0" * 32), topics.updates("device-00000")
     network.publish(announcement, b"version", retain=True)
@@ -223,7 +223,7 @@ def test_another_seed_of_the_faults_leaves_the_fleet_as_it_is(workshop: Workshop
     first = scenario(faults={"lost": 0.2})
     other = replace(first, faults=replace(first.faults, seed=1))
     outcomes = [workshop.run(one) for one in (first, other)]
-    assert outcomes[0].faults != outcomes[1].faults
+    assert outcomes[0].model != outcomes[1].model
     assert [g.devices for g in outcomes[0].groups.values()] == [4, 4, 4]
     assert workshop.run(other).to_dict() == outcomes[1].to_dict()
 
@@ -300,7 +300,7 @@ def forget_the_residual(_delta: Delta, _residual: Delta, _policy: object) -> dic
 def test_a_codec_that_loses_a_little_of_what_it_leaves_out_is_found(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.agent.leftover", lose_a_little)
+    monkeypatch.setattr("edge_agent.trainer.leftover", lose_a_little)
     outcome = workshop.run(scenario())
     assert outcome.audit.broken == ["mass"]
     assert outcome.audit.mass > 0.9 * outcome.audit.created
@@ -309,7 +309,7 @@ def test_a_codec_that_loses_a_little_of_what_it_leaves_out_is_found(
 def test_a_device_that_forgets_its_residual_is_found(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.agent.compensate", forget_the_residual)
+    monkeypatch.setattr("edge_agent.trainer.compensate", forget_the_residual)
     assert workshop.run(scenario()).audit.broken == ["mass"]
 
 
@@ -324,7 +324,7 @@ def test_a_refused_update_that_is_not_taken_back_whole_is_found(
 
 def test_checks_can_be_left_out(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     with_checks = workshop.run(scenario())
-    monkeypatch.setattr("edge_agent.agent.leftover", lose_a_little)
+    monkeypatch.setattr("edge_agent.trainer.leftover", lose_a_little)
     assert workshop.run(scenario(run={"checks": False})).audit.broken == []
     monkeypatch.undo()
     assert workshop.run(scenario(run={"checks": False})).model == with_checks.model
