@@ -20,6 +20,7 @@ from device_sims.brokers import start_broker
 from device_sims.datasets import split_latest
 from device_sims.examiner import newest_version
 from device_sims.fleet import device_name
+from device_sims.interrupts import interrupting
 from device_sims.live.feasible import left_out
 from device_sims.live.pace import Pace, hurried
 from device_sims.live.share import Count, Plan, Told
@@ -152,7 +153,7 @@ class _Run:
         stack: ExitStack,
     ) -> None:
         self._scenario, self._settings, self._enough = scenario, settings, enough
-        self._stack = stack
+        self._stack, self._stopped = stack, False
         self._seen, self._measured, self._told = Seen(), list[Measured](), list[Told]()
 
     def run(self) -> Live:
@@ -161,13 +162,13 @@ class _Run:
         population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
         interactions = load_interactions(scenario.data)
         self._split = split_latest(interactions)
-        self._bundle, _ = build_task(scenario.model, interactions, settings.out / "bundle")
         names = [USER, *map(device_name, range(self._split.user_count))]
         users = {name: secrets.token_urlsafe(12) for name in names}
         self._broker = stack.enter_context(
             start_broker(settings.broker, settings.out / "broker", users)
         )
         passwords = users if self._broker.kind == "mosquitto" else {}
+        self._bundle, _ = build_task(scenario.model, interactions, settings.out / "bundle")
         self._aggregator = self._start_aggregator(passwords.get(USER))
         self._said = left_out(
             scenario,
@@ -184,8 +185,6 @@ class _Run:
             examined(scenario.run, self._split.user_count),
         )
         shares = self._open(passwords)
-        print(f"training {self._split.user_count:,} devices", flush=True)
-        stopped = False
         self._pace = Pace(settings.speed_up, shares.begin())
         troubles = Troubles(
             scenario.faults,
@@ -194,11 +193,10 @@ class _Run:
             self._pace,
             np.random.default_rng([scenario.run.seed, STREAM, scenario.faults.seed]),
         )
-        try:
+        # In the middle of a question to a process, its answer would be taken for the next one's.
+        with interrupting(self._interrupt):
+            print(f"training {self._split.user_count:,} devices", flush=True)
             self._train(shares, troubles)
-        except KeyboardInterrupt:
-            stopped = True
-            print("\nstopped: delivering what waits, then reporting what was done", flush=True)
         wall_s = time.time() - self._pace.began_at
         self._drain(shares)
         self._told = shares.finish()
@@ -209,12 +207,15 @@ class _Run:
             unchecked=() if self._aggregator else UNCHECKED,
             connected=self._seen.connected,
             took_part=self._seen.sum("took_part"),
-            stopped=stopped,
+            stopped=self._stopped,
             wall_s=wall_s,
             memory_bytes=self._seen.sum("memory_bytes"),
             cpu_s=self._seen.sum("cpu_s"),
             errors=self._seen.sum("errors"),
         )
+
+    def _interrupt(self) -> None:
+        self._stopped = True
 
     # Before
 
@@ -275,7 +276,7 @@ class _Run:
         every_h = run.evaluate_every_h
         evaluate_at_h = 0.0 if every_h else np.inf
         with _bar(100, "%", self._scenario.name) as bar:
-            while (now_h := self._pace.now_s() / 3600.0) < run.hours:
+            while not self._stopped and (now_h := self._pace.now_s() / 3600.0) < run.hours:
                 self._seen.see(shares.count())
                 bar.update(round(100.0 * now_h / run.hours) - bar.n)
                 bar.set_postfix_str(self._line())
@@ -297,6 +298,8 @@ class _Run:
 
     def _drain(self, shares: Shares) -> None:
         """Nothing fails from now on, and nobody trains: until all updates are answered."""
+        if self._stopped:
+            print("\nstopped: delivering what waits, then reporting what was done", flush=True)
         self._seen.see(shares.rest())
         waiting = self._seen.sum("waiting")
         deadline = time.monotonic() + DRAIN_S

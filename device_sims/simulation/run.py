@@ -1,11 +1,8 @@
 """One simulation, from a scenario to what came of it."""
 
 import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from device_sims.datasets import Split
 from device_sims.fleet import device_name, fill
+from device_sims.interrupts import interrupting
 from device_sims.nature import Nature, Population
 from device_sims.scenario import Faults, Scenario
 from device_sims.simulation.assess import Assessor, examined, groups
@@ -167,7 +165,7 @@ class _Simulation:
         self._plan_broker_restart()
         measured: list[Measured] = []
         steps = _moments(run.hours, run.evaluate_every_h)
-        with _interrupting(self._time):
+        with interrupting(self._time.interrupt):
             for hours, evaluate in steps:
                 self._time.run_until(START + 3600.0 * hours)
                 if self._time.interrupted:
@@ -372,19 +370,6 @@ class _Simulation:
 
 def _number(device: str) -> int:
     return int(device.rpartition("-")[2])
-
-
-@contextmanager
-def _interrupting(time: VirtualTime) -> Iterator[None]:
-    """Ctrl-C waits for what is happening: in the middle of it nothing would be consistent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda _signal, _frame: time.interrupt())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _moments(hours: float, every_h: float) -> list[tuple[float, bool]]:
