@@ -1,5 +1,6 @@
 """One device in real time: a participant that comes and goes, dies and is started again."""
 
+import logging
 import math
 import random
 import time
@@ -21,12 +22,15 @@ from edge_agent.agent import Agent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
+from edge_agent.errors import StoreError
 from edge_agent.interactions import Interaction
 from edge_agent.participant import Participant
 from edge_agent.runtimes import Runtime
 from edge_agent.state_dir import open_store
 
 __all__ = ["Around", "Device"]
+
+logger = logging.getLogger(__name__)
 
 Arrivals = Iterator[tuple[float, Sequence[Interaction]]]
 
@@ -93,7 +97,7 @@ class Device:
         self._arrivals, self._rng = arrivals, rng
         self._unwritten: deque[Sequence[Interaction]] = deque([history])
         self._stretch: Stretch | None = None
-        self._session = 0
+        self._turn = 0
         self._left = self._first = False
         self.participant: Participant | None = None
         self._open()
@@ -121,18 +125,18 @@ class Device:
 
     def rest(self) -> None:
         """Train no more, and stay connected, if it ever came."""
-        if self.participant is not None and self._has_come:
-            self.participant.rest()
-            self.participant.start()
+        participant = self.participant
+        if participant is not None and self._around.pace.now_s() >= self._nature.joins_s:
+            participant.rest()
+            participant.start()
 
     # Coming and going
 
-    @property
-    def _has_come(self) -> bool:
-        return self._around.pace.now_s() >= self._nature.joins_s
-
     def _await_connection(self) -> None:
+        """Plan the next stretch with a connection; what was planned before counts no more."""
         around, now_s = self._around, self._around.pace.now_s()
+        self._turn += 1
+        turn = self._turn
         if around.resting:
             self.rest()
             return
@@ -141,29 +145,28 @@ class Device:
             jitter_s = random.uniform(0.0, around.spread_s) if self._first else 0.0
             self._first = False
             delay_s = around.pace.wall_s(stretch.from_s - now_s) + jitter_s
-            self._later(delay_s, lambda: self._connect(stretch))
+            self._later(delay_s, lambda: self._connect(stretch, turn))
         elif self._nature.trace is None or now_s >= self._nature.leaves_s:
             self._leave()
 
-    def _connect(self, stretch: Stretch) -> None:
-        now_s = self._around.pace.now_s()
-        if self.participant is None or self._around.resting:
+    def _connect(self, stretch: Stretch, turn: int) -> None:
+        participant, now_s = self.participant, self._around.pace.now_s()
+        if participant is None or self._around.resting or turn != self._turn:
             return
         if now_s >= stretch.to_s:
             self._await_connection()
             return
         self._stretch = stretch
-        self.participant.start()
+        participant.start()
         if math.isfinite(stretch.to_s):
-            self._session += 1
-            session = self._session
             wall_s = self._around.pace.wall_s(stretch.to_s - now_s)
-            self._later(wall_s, lambda: self._drop(session))
+            self._later(wall_s, lambda: self._drop(turn))
 
-    def _drop(self, session: int) -> None:
-        if self._around.resting or self.participant is None or session != self._session:
+    def _drop(self, turn: int) -> None:
+        participant = self.participant
+        if participant is None or self._around.resting or turn != self._turn:
             return
-        self.participant.suspend()
+        participant.suspend()
         self._await_connection()
 
     def _leave(self) -> None:
@@ -182,8 +185,8 @@ class Device:
 
         def happens() -> None:
             self._unwritten.append(events)
-            if self.participant is not None:
-                self.participant.post(self._write_down)
+            if (participant := self.participant) is not None:
+                participant.post(self._write_down)
             self._await_arrival()
 
         self._later(self._around.pace.wall_s(at_s - self._around.pace.now_s()), happens)
@@ -198,10 +201,9 @@ class Device:
     def _open(self) -> None:
         """Make the participant, on the constructor's or the worker's thread."""
         around, store = self._around, open_store(self._config, create=True)
-        if self._unwritten:
-            # Before anything can die: a device that knows nothing would not be in the data.
-            while self._unwritten:
-                store.add_interactions(self._unwritten.popleft())
+        # Before anything can die: a device that knows nothing would not be in the data.
+        while self._unwritten:
+            store.add_interactions(self._unwritten.popleft())
         heard, trainer = around.tally.over(store, self.number, self._nature, checks=around.checks)
         try:
             participant = Participant(
@@ -236,7 +238,12 @@ class Device:
         self._in_loop(lambda: self._later(delay_s, lambda: around.drive.workers.post(self._again)))
 
     def _again(self) -> None:
-        self._open()
+        try:
+            self._open()
+        except (StoreError, OSError) as error:
+            logger.error("%s cannot start: %s", self._config.device, error)
+            self._reopen()
+            return
         if self.participant is not None:
             self._in_loop(self._await_connection)
 

@@ -2,12 +2,25 @@
 
 from device_sims.scenario import Scenario, ScenarioError
 
-__all__ = ["left_out"]
+__all__ = ["check_feasible", "left_out"]
 
 FAULTS = (
     *("lost", "duplicated", "delayed", "corrupted"),
     *("backup", "agent_full", "aggregator_full"),
 )
+
+
+def check_feasible(scenario: Scenario) -> None:
+    """Refuse a scenario that would be another one without what cannot be done for real.
+
+    Raises:
+        ScenarioError: names the key, the value and what was expected.
+    """
+    if scenario.attackers.share:
+        raise ScenarioError(
+            f"attackers.share is {scenario.attackers.share:g}; expected 0: real agents do not "
+            "forge what they send, only `rivulet-fleet simulate` has attackers"
+        )
 
 
 def left_out(scenario: Scenario, *, own_broker: bool, own_aggregator: bool) -> list[str]:
@@ -17,15 +30,7 @@ def left_out(scenario: Scenario, *, own_broker: bool, own_aggregator: bool) -> l
         scenario: what is to happen.
         own_broker: whether the broker is one that this run can restart.
         own_aggregator: whether the aggregator is one that this run can kill.
-
-    Raises:
-        ScenarioError: without it, the run would be about something else.
     """
-    if scenario.attackers.share:
-        raise ScenarioError(
-            f"attackers.share is {scenario.attackers.share:g}; expected 0: real agents do not "
-            "forge what they send, only `rivulet-fleet simulate` has attackers"
-        )
     faults = scenario.faults
     said = [
         f"faults.{name} = {getattr(faults, name):g}: only `rivulet-fleet simulate` can do that"

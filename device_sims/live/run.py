@@ -21,7 +21,7 @@ from device_sims.datasets import split_latest
 from device_sims.examiner import newest_version
 from device_sims.fleet import device_name
 from device_sims.interrupts import interrupting
-from device_sims.live.feasible import left_out
+from device_sims.live.feasible import check_feasible, left_out
 from device_sims.live.pace import Pace, hurried
 from device_sims.live.share import Count, Plan, Told
 from device_sims.live.shares import Shares
@@ -38,13 +38,14 @@ from device_sims.simulation.workshop import build_task
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 
-__all__ = ["Live", "LiveSettings", "Seen", "run_live"]
+__all__ = ["UNCHECKED", "Live", "LiveSettings", "Seen", "run_live"]
 
 TICK_S = 0.25
 DRAIN_S = 180.0
 STREAM = 21
 """Sets the draws of real faults apart from all others of a scenario."""
 UNCHECKED = ("lost", "twice", "unmerged", "not_the_fold")
+"""Invariants that only the aggregator's ledger can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,7 @@ class _Run:
 
     def run(self) -> Live:
         scenario, settings, stack = self._scenario, self._settings, self._stack
-        left_out(scenario, own_broker=True, own_aggregator=settings.aggregator is None)
+        check_feasible(scenario)
         population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
         interactions = load_interactions(scenario.data)
         self._split = split_latest(interactions)
@@ -284,7 +285,7 @@ class _Run:
                     break
                 if now_h >= evaluate_at_h:
                     self._measure(shares.tell())
-                    evaluate_at_h += every_h * max(1, round((now_h - evaluate_at_h) / every_h))
+                    evaluate_at_h = (now_h // every_h + 1.0) * every_h
                 troubles.strike(self._seen.sum("answered"))
                 left_s = self._pace.wall_s(3600.0 * run.hours - self._pace.now_s())
                 time.sleep(min(TICK_S, max(0.0, left_s)))

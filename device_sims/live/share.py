@@ -280,7 +280,7 @@ class _Share:
             updates=self._tally.updates.total(),
             answered=self._tally.answered,
             waiting=self._waiting(),
-            took_part=len(set(self._tally.accepted[::2])),
+            took_part=len(self._tally.took_part),
             memory_bytes=memory_bytes("VmHWM"),
             cpu_s=used.ru_utime + used.ru_stime,
             errors=self._errors.count,

@@ -26,20 +26,22 @@ class Tally:
     """Adds up over the devices of a process; written by its worker thread alone.
 
     Attributes:
+        mass: looks at every update.
         updates: made, by device number.
         answered: updates that are settled.
         accepted: device number and sequence, in turn, of what a device was told is in the ledger.
+        took_part: numbers of the devices that were told so.
         meter: bytes and energy.
         private: each device's private parameters after its last update.
         faults: how many happened, by kind.
         privacy: looks at every message.
-        mass: looks at every update.
     """
 
     mass: MassWatch
     updates: Counter[int] = field(default_factory=Counter)
     answered: int = 0
     accepted: "array[int]" = field(default_factory=lambda: array("q"))
+    took_part: set[int] = field(default_factory=set)
     meter: Meter = field(default_factory=Meter)
     private: dict[int, Mapping[str, FloatArray]] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
@@ -105,3 +107,4 @@ class _Ear:
         self._tally.answered += 1
         if counter != "rejected":
             self._tally.accepted.extend((self._number, sequence))
+            self._tally.took_part.add(self._number)

@@ -239,7 +239,7 @@ def test_an_update_takes_as_long_as_the_driver_says_and_the_device_can_be_offlin
         device.suspend()
         return 0.1
 
-    device = devices.start(delay_s=delay_s)
+    device: Participant = devices.start(delay_s=delay_s)
     stub.announce(stub.task.announce(0, training=SLOW))
     wait_until(lambda: waiting(device) == 1)
     assert len(asked) == 1
@@ -252,7 +252,11 @@ def test_an_update_takes_as_long_as_the_driver_says_and_the_device_can_be_offlin
 def test_a_resting_device_trains_no_more_and_still_sends_what_waits(
     stub: Aggregator, devices: Devices
 ) -> None:
-    device = devices.start(delay_s=lambda _base: device.suspend() or 0.0)
+    def delay_s(_base: Base) -> float:
+        device.suspend()
+        return 0.0
+
+    device: Participant = devices.start(delay_s=delay_s)
     stub.announce(stub.task.announce(0, training=FAST))
     wait_until(lambda: waiting(device) == 1)
     device.rest()

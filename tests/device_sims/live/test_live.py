@@ -1,9 +1,11 @@
 """One scenario both ways: for real and under a virtual clock; and what a real run refuses."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sims.brokers import find_mosquitto
+from device_sims.brokers import EmbeddedBroker, find_mosquitto
 from device_sims.command import main
-from device_sims.live.feasible import left_out
+from device_sims.live.feasible import check_feasible, left_out
 from device_sims.live.pace import Pace, hurried
-from device_sims.live.run import LiveSettings, run_live
-from device_sims.scenario import Attackers, Faults, Scenario, ScenarioError, to_toml
-from device_sims.simulation.workshop import Workshop
+from device_sims.live.run import UNCHECKED, LiveSettings, run_live
+from device_sims.scenario import (
+    Attackers,
+    Faults,
+    Scenario,
+    ScenarioError,
+    load_interactions,
+    to_toml,
+)
+from device_sims.service import AggregatorProcess
+from device_sims.simulation.workshop import Workshop, build_task
+from tests.edge_agent.running import wait_until
 
 FLEET = Path(sys.executable).with_name("rivulet-fleet")
 DEADLINE_S = 120.0
@@ -71,10 +82,16 @@ def test_a_scenario_ends_the_same_for_real_and_under_a_virtual_clock(tmp_path: P
 @pytest.mark.slow
 @needs_mosquitto
 def test_agents_aggregator_and_broker_that_die_lose_nothing(tmp_path: Path) -> None:
-    faults = Faults(agent_crash=0.05, aggregator_crash=0.02, broker_restarts_h=10.0)
-    live = run_live(replace(SCENARIO, faults=faults), _settings(tmp_path, processes=2))
-    assert live.outcome.audit.broken == []
-    assert live.outcome.audit.accepted == live.outcome.audit.created > 30
+    scenario = replace(
+        SCENARIO,
+        faults=Faults(agent_crash=0.05, aggregator_crash=0.02, broker_restarts_h=10.0),
+        # Interactions and devices come as time goes by, and some devices go for good.
+        data=replace(SCENARIO.data, replay=True),
+        fleet=replace(SCENARIO.fleet, new_share=0.3, stay_h=1.0),
+    )
+    live = run_live(scenario, _settings(tmp_path, processes=2))
+    assert (live.outcome.audit.broken, live.errors) == ([], 0)
+    assert live.outcome.audit.accepted > 30
     assert set(live.outcome.faults) == {"agent_crash", "aggregator_crash", "broker_restart"}
 
 
@@ -101,10 +118,39 @@ def test_ctrl_c_reports_what_was_done_and_leaves_nobody_behind(tmp_path: Path) -
     document: dict[str, Any] = json.loads((out / "outcome.json").read_text())
     assert document["live"]["stopped"] is True
     assert document["audit"]["unanswered"] == 0
-    members = subprocess.run(
-        ["ps", "-o", "pid=", "-s", str(process.pid)], capture_output=True, text=True, check=False
+    # What watches over the processes' shared memory ends a moment after them.
+    wait_until(lambda: _session(process.pid) == [])
+
+
+@pytest.mark.slow
+def test_a_service_elsewhere_is_used_once_it_has_the_task(tmp_path: Path) -> None:
+    scenario = replace(
+        SCENARIO, data=replace(SCENARIO.data, users=6), run=replace(SCENARIO.run, hours=0.1)
     )
-    assert members.stdout.split() == []
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker(tmp_path / "broker"))
+        aggregator = stack.enter_context(_aggregator(tmp_path, broker.url, hurried(scenario, 1.0)))
+        url = aggregator.client.url
+        settings = _settings(tmp_path, processes=1, broker=broker.url, aggregator=url)
+        with pytest.raises(ScenarioError, match="does not serve this scenario's task"):
+            run_live(scenario, settings)
+        # It serves the task of a slower clock: another interval, so another task.
+        aggregator.stop()
+        bundle = tmp_path / "task"
+        shutil.copytree(settings.out / "bundle", bundle)
+        again = stack.enter_context(
+            AggregatorProcess(
+                tmp_path / "other", broker=broker.url, bundle=bundle, password=None, settings={}
+            )
+        )
+        live = run_live(
+            scenario,
+            replace(settings, out=tmp_path / "again", aggregator=again.client.url),
+        )
+    assert live.unchecked == UNCHECKED
+    assert live.outcome.audit.created == live.outcome.audit.accepted > 0
+    assert live.outcome.audit.broken == []
+    assert any("[aggregation]" in sentence for sentence in live.left_out)
 
 
 @given(st.floats(0.01, 1e4))
@@ -139,7 +185,7 @@ def test_what_cannot_be_done_for_real_is_said() -> None:
 def test_attackers_are_refused() -> None:
     scenario = replace(SCENARIO, attackers=Attackers(share=0.2))
     with pytest.raises(ScenarioError, match=r"attackers\.share is 0\.2"):
-        left_out(scenario, own_broker=True, own_aggregator=True)
+        check_feasible(scenario)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +207,27 @@ def test_bad_options_are_named(
     assert said in capsys.readouterr().err
 
 
-def _settings(root: Path, *, processes: int) -> LiveSettings:
-    out = root / "run"
-    out.mkdir()
-    return LiveSettings(out=out, broker="mosquitto", processes=processes, speed_up=SPEED_UP)
+def _session(leader: int) -> list[str]:
+    """The processes that are left of a session."""
+    command = ["ps", "-o", "pid=", "-s", str(leader)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
+def _settings(
+    root: Path, *, processes: int, broker: str = "mosquitto", aggregator: str | None = None
+) -> LiveSettings:
+    return LiveSettings(
+        out=root / "run",
+        broker=broker,
+        aggregator=aggregator,
+        processes=processes,
+        speed_up=SPEED_UP,
+    )
+
+
+def _aggregator(root: Path, broker: str, scenario: Scenario) -> AggregatorProcess:
+    interactions = load_interactions(scenario.data)
+    bundle, _ = build_task(scenario.model, interactions, root / "slower")
+    return AggregatorProcess(
+        root / "service", broker=broker, bundle=bundle.root, password=None, settings={}
+    )
