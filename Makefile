@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-aggregator test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet bench-real-agents chaos fuzz migration clean
+.PHONY: help demo test test-aggregator test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet chaos fuzz migration clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,7 +49,7 @@ check: $(VENV)/.dev ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet bench-real-agents ## print every measured figure beside its goal
+bench: bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet ## print every measured figure beside its goal
 
 bench-main: $(VENV)/.dev ## quality, bytes and time on MovieLens-100K; DATA=path/to/ratings
 	$(BIN)/python -m device_sims.bench.main_job $(if $(DATA),--data $(DATA))
@@ -75,11 +75,8 @@ bench-attacks: $(VENV)/.dev ## hostile devices against each defence: quality, an
 bench-aggregator: $(VENV)/.dev ## updates a second, memory and start of one aggregator, on SQLite and PostgreSQL; takes ten minutes
 	$(BIN)/python -m device_sims.bench.aggregator
 
-bench-fleet: $(VENV)/.dev $(FLOWER)/.bench ## the simulator: beside PyTorch and Flower, 100,000 devices, equal digests, torture; takes two hours; ARGS="--only digests"
+bench-fleet: $(VENV)/.dev $(FLOWER)/.bench ## the simulator: beside PyTorch and Flower, 100,000 devices, 5,000 real agents, equal digests, torture; takes two hours; ARGS="--only digests"
 	$(BIN)/python -m device_sims.bench.fleet $(ARGS)
-
-bench-real-agents: $(VENV)/.dev ## 5,000 agents connected to a broker and 2,000 of them taking part; minutes, 2 GB
-	$(BIN)/python -m device_sims.bench.real_agents
 
 chaos: $(VENV)/.dev ## kill -9 of the aggregator under load, 200 times on SQLite and on PostgreSQL; KILLS=200
 	$(BIN)/python -m device_sims.bench.chaos --kills $(or $(KILLS),200)
