@@ -117,6 +117,12 @@ class Device:
         # Of one that is dead nobody knows; it comes back.
         return 1 if participant is None else participant.agent.outbox.waiting.updates
 
+    @property
+    def is_training(self) -> bool:
+        """Whether it may soon have another update that waits; from any thread."""
+        participant = self.participant
+        return participant is not None and participant.agent.is_training
+
     def begin(self) -> None:
         """The run begins."""
         self._first = True

@@ -302,13 +302,13 @@ class _Run:
         if self._stopped:
             print("\nstopped: delivering what waits, then reporting what was done", flush=True)
         self._seen.see(shares.rest())
-        waiting = self._seen.sum("waiting")
+        waiting = self._seen.sum("unsettled")
         deadline = time.monotonic() + DRAIN_S
         with _bar(waiting, "update", "delivering") as bar:
-            while self._seen.sum("waiting") and time.monotonic() < deadline:
+            while self._seen.sum("unsettled") and time.monotonic() < deadline:
                 time.sleep(TICK_S)
                 self._seen.see(shares.count())
-                bar.update(max(0, waiting - self._seen.sum("waiting") - bar.n))
+                bar.update(max(0, waiting - self._seen.sum("unsettled") - bar.n))
 
     def _private(self, user: int) -> Mapping[str, FloatArray]:
         told = self._told[user % len(self._told)] if self._told else None

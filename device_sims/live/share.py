@@ -112,7 +112,7 @@ class Count:
         connected: devices that the broker has accepted.
         updates: made.
         answered: of those.
-        waiting: updates that wait for an answer.
+        unsettled: updates that are being made, or wait for an answer.
         took_part: devices that had an update accepted.
         memory_bytes: of the process, at its largest.
         cpu_s: that the process has used.
@@ -122,7 +122,7 @@ class Count:
     connected: int
     updates: int
     answered: int
-    waiting: int
+    unsettled: int
     took_part: int
     memory_bytes: int
     cpu_s: float
@@ -279,7 +279,8 @@ class _Share:
             connected=sum(device.is_connected for device in self._devices),
             updates=self._tally.updates.total(),
             answered=self._tally.answered,
-            waiting=self._waiting(),
+            # In this order: what is made meanwhile is seen in one of the two.
+            unsettled=sum(device.is_training for device in self._devices) + self._waiting(),
             took_part=len(self._tally.took_part),
             memory_bytes=memory_bytes("VmHWM"),
             cpu_s=used.ru_utime + used.ru_stime,
