@@ -193,14 +193,15 @@ class _Run:
             self._broker,
             self._pace,
             np.random.default_rng([scenario.run.seed, STREAM, scenario.faults.seed]),
+            stopped=lambda: self._stopped,
         )
         # In the middle of a question to a process, its answer would be taken for the next one's.
         with interrupting(self._interrupt):
             print(f"training {self._split.user_count:,} devices", flush=True)
             self._train(shares, troubles)
-        wall_s = time.time() - self._pace.began_at
-        self._drain(shares)
-        self._told = shares.finish()
+            wall_s = time.time() - self._pace.began_at
+            self._drain(shares)
+            self._told = shares.finish()
         federated = self._measure(self._told)
         return Live(
             outcome=self._outcome(federated, troubles.happened),
@@ -216,6 +217,8 @@ class _Run:
         )
 
     def _interrupt(self) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
         self._stopped = True
 
     # Before

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 import resource
-import signal
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,8 +145,7 @@ class Told:
 
 
 def work(pipe: Connection, plan: Plan) -> None:
-    """The life of a process. It ends with the parent, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The life of a process. It ends with the parent."""
     logging.basicConfig(
         filename=plan.log,
         level=logging.WARNING,

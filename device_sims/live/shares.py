@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from device_sims.drive import DescriptorsError
 from device_sims.fleet import FleetError
+from device_sims.interrupts import sparing
 from device_sims.live.share import Begin, Count, Opened, Order, Plan, Told, work
 from edge_agent.errors import AgentError
 
@@ -46,7 +47,8 @@ class Shares:
                 ours, theirs = context.Pipe()
                 # With its parent a daemon is ended, too.
                 process = context.Process(target=work, args=(theirs, plan), daemon=True)
-                process.start()
+                with sparing():
+                    process.start()
                 theirs.close()
                 self._running.append((process, ours))
             self._await_opened([len(plan.numbers) for plan in plans], opened)

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from device_sims.scenario import Faults
 from device_sims.service import AggregatorProcess
 
 __all__ = ["Troubles"]
+
+POLL_S = 0.25
 
 
 class Troubles:
@@ -25,6 +28,7 @@ class Troubles:
         broker: restarted if it is a Mosquitto of ours.
         pace: the clock.
         rng: decides.
+        stopped: whether the run is to end; then nothing waits to be started again.
 
     Attributes:
         happened: how often, by kind.
@@ -37,8 +41,10 @@ class Troubles:
         broker: Broker,
         pace: Pace,
         rng: np.random.Generator,
+        stopped: Callable[[], bool],
     ) -> None:
         self._faults, self._aggregator, self._pace, self._rng = faults, aggregator, pace, rng
+        self._stopped = stopped
         self._broker = broker if isinstance(broker, MosquittoBroker) else None
         self.happened: Counter[str] = Counter()
         self._answered = 0
@@ -65,7 +71,9 @@ class Troubles:
             self._restart_at_s = self._next_restart_s()
 
     def _wait(self) -> None:
-        time.sleep(self._pace.wall_s(self._faults.restart_s))
+        until = time.monotonic() + self._pace.wall_s(self._faults.restart_s)
+        while not self._stopped() and (left_s := until - time.monotonic()) > 0.0:
+            time.sleep(min(POLL_S, left_s))
 
     def _next_restart_s(self) -> float:
         often = self._faults.broker_restarts_h
