@@ -1,6 +1,8 @@
 """Which parts of a scenario cannot be done for real."""
 
-from device_sims.scenario import Scenario, ScenarioError
+from dataclasses import fields
+
+from device_sims.scenario import Scenario, ScenarioError, Service
 
 __all__ = ["check_feasible", "left_out"]
 
@@ -21,6 +23,14 @@ def check_feasible(scenario: Scenario) -> None:
             f"attackers.share is {scenario.attackers.share:g}; expected 0: real agents do not "
             "forge what they send, only `rivulet-fleet simulate` has attackers"
         )
+    selection = scenario.selection
+    for field in fields(selection):
+        given = getattr(selection, field.name)
+        if given != field.default:
+            raise ScenarioError(
+                f"selection.{field.name} is {given}; expected {field.default}: real devices train "
+                "when the task's interval has passed, from the newest version"
+            )
 
 
 def left_out(scenario: Scenario, *, own_broker: bool, own_aggregator: bool) -> list[str]:
@@ -51,6 +61,11 @@ def left_out(scenario: Scenario, *, own_broker: bool, own_aggregator: bool) -> l
         "fleet.latency_s, fleet.up_bytes_s: messages take the time that they take here; "
         "fleet.down_bytes_s is waited for"
     )
+    if scenario.service.together_s != Service().together_s:
+        said.append(
+            f"service.together_s = {scenario.service.together_s:g}: the aggregator takes in as one "
+            "batch what it finds waiting"
+        )
     if not own_aggregator:
         said.append(
             "[aggregation], [admission], [service]: the aggregator keeps the settings that it has"

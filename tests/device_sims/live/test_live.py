@@ -5,25 +5,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sims.brokers import EmbeddedBroker, find_mosquitto
+from device_sims.brokers import Broker, EmbeddedBroker, find_mosquitto
 from device_sims.command import main
 from device_sims.live.feasible import check_feasible, left_out
 from device_sims.live.pace import Pace, hurried
 from device_sims.live.run import UNCHECKED, LiveSettings, run_live
+from device_sims.live.troubles import Troubles
 from device_sims.scenario import (
     Attackers,
     Faults,
     Scenario,
     ScenarioError,
+    Selection,
+    Service,
     load_interactions,
     to_toml,
 )
@@ -171,10 +176,11 @@ def test_a_faster_clock_shortens_what_the_task_and_the_aggregator_wait(factor: f
 
 def test_what_cannot_be_done_for_real_is_said() -> None:
     faults = Faults(lost=0.1, backup=0.2, aggregator_crash=0.01, broker_restarts_h=2.0)
-    scenario = replace(SCENARIO, faults=faults)
+    scenario = replace(SCENARIO, faults=faults, service=Service(together_s=2.0))
     said = "\n".join(left_out(scenario, own_broker=True, own_aggregator=True))
     assert "faults.lost = 0.1" in said
     assert "faults.backup = 0.2" in said
+    assert "service.together_s = 2" in said
     assert "aggregator_crash" not in said
     assert "broker_restarts_h" not in said
     said = "\n".join(left_out(scenario, own_broker=False, own_aggregator=False))
@@ -182,10 +188,46 @@ def test_what_cannot_be_done_for_real_is_said() -> None:
         assert name in said
 
 
-def test_attackers_are_refused() -> None:
-    scenario = replace(SCENARIO, attackers=Attackers(share=0.2))
-    with pytest.raises(ScenarioError, match=r"attackers\.share is 0\.2"):
-        check_feasible(scenario)
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"attackers": Attackers(share=0.2)}, r"attackers\.share is 0\.2"),
+        ({"selection": Selection(places=10)}, r"selection\.places is 10; expected 0"),
+        (
+            {"selection": Selection(behind_versions=(3, 5))},
+            r"selection\.behind_versions is \(3, 5\); expected \(0, 0\)",
+        ),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        check_feasible(replace(SCENARIO, **changed))
+
+
+def test_an_aggregator_is_started_again_at_once_when_the_run_is_to_end() -> None:
+    happened: list[str] = []
+
+    class Aggregator:
+        def kill(self) -> None:
+            happened.append("killed")
+
+        def restart(self) -> None:
+            happened.append("started")
+
+    def stopped() -> bool:
+        happened.append("asked")
+        return True
+
+    troubles = Troubles(
+        Faults(aggregator_crash=0.2, restart_s=30.0),
+        cast(AggregatorProcess, Aggregator()),
+        cast(Broker, None),
+        Pace(1.0, time.time()),
+        np.random.default_rng(0),
+        stopped,
+    )
+    troubles.strike(1_000)
+    assert happened == ["killed", "asked", "started"]
 
 
 @pytest.mark.parametrize(
