@@ -52,8 +52,10 @@ COMPACT_EVERY_S = 600.0
 RETRY_AFTER_S = 1.0
 IN_HAND = 1_000
 """How many updates to have in memory beyond a buffer, where others take them in."""
-LARGEST_SHARE = 0.1
+LARGEST_SHARE = 0.05
 """Of the engine's time that goes into publications of a task, and into its snapshots."""
+MERGED_TOGETHER = 500
+"""How many updates the merges of one transaction take, unless one merge takes more."""
 LATEST_SNAPSHOT = 4
 """Times ``snapshot_every``: then there is one whatever it costs, or a start would take long."""
 
@@ -348,9 +350,11 @@ class Engine:
     def _merge(self, task: Task) -> bool:
         now = self._clock.monotonic()
         try:
+            every = self._retention.snapshot_every
+            most = min(MERGED_TOGETHER, every - task.unsaved % every)
             with self._instruments.merge_s.time():
-                task.merge(self._ledger, at=self._clock.time(), now=now)
-            self._instruments.merges.labels(task.name).inc()
+                made = task.merge(self._ledger, at=self._clock.time(), now=now, most=most)
+            self._instruments.merges.labels(task.name).inc(made)
         except (LedgerUnavailableError, OSError) as error:
             self._failed("merge", task, error)
             task.retry_at = now + RETRY_AFTER_S

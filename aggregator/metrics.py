@@ -47,7 +47,7 @@ class Instruments:
         )
         self.merge_s = Histogram(
             "rivulet_merge_seconds",
-            "Time to merge a buffer, write the snapshot and record the version",
+            "Time to merge full buffers and to record their versions together",
             buckets=SECONDS,
             registry=self.registry,
         )

@@ -8,19 +8,16 @@ between two publications is then mostly zero, and the rest small whole numbers: 
 """
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from aggregator.blobs import Blobs
 from aggregator.ledger import PublicationRecord
 from aggregator.merging import ServerState
-from wire.bundle import file_digest
 from wire.delta import FloatArray
 from wire.manifest import ParameterSpec, Role
-from wire.parameters import write_parameters
+from wire.parameters import parameters_header
 from wire.patch import on_grid
 
 __all__ = ["choose_grid", "grid_exponent", "publish"]
@@ -45,9 +42,7 @@ def grid_exponent(values: FloatArray, role: Role, before: int | None) -> int:
     Returns:
         An exponent from -100 to 100; the one before while it still is about right.
     """
-    total = sum(
-        float(np.square(portion, dtype=np.float64).sum()) for (portion,) in _portions(values)
-    )
+    total = sum(float(np.square(portion, dtype=np.float64).sum()) for portion in _portions(values))
     square = total / values.size
     # What is not finite is published as it is: the fault is the model's.
     if not 0.0 < square < math.inf:
@@ -100,27 +95,23 @@ def publish(
         OSError: it cannot be written.
     """
     chosen = choose_grid(state.parameters, specs, exponents)
-    with tempfile.TemporaryDirectory(prefix="rivulet-") as folder:
-        path = Path(folder) / "parameters"
-        with write_parameters(path, specs) as written:
-            for name, exponent in chosen.items():
-                for exact, rounded in _portions(state.parameters[name], written[name]):
-                    rounded[...] = on_grid(exact, exponent)
-        sha256 = file_digest(path)
-        blobs.put_file(path, sha256)
-        size_bytes = path.stat().st_size
+    with blobs.upload() as upload:
+        upload.write(parameters_header(specs))
+        for name, exponent in sorted(chosen.items()):
+            for exact in _portions(state.parameters[name]):
+                upload.write(on_grid(exact, exponent).astype("<f4", copy=False).tobytes())
     return PublicationRecord(
         task=task,
         version=state.version,
-        sha256=sha256,
-        size_bytes=size_bytes,
+        sha256=upload.sha256(),
+        size_bytes=upload.size_bytes,
         exponents=chosen,
         created_at=at,
     )
 
 
-def _portions(*arrays: FloatArray) -> Iterator[tuple[FloatArray, ...]]:
-    """The same leading rows of each array, then the next: a table may take most of the memory."""
-    rows = max(1, PORTION_VALUES * len(arrays[0]) // arrays[0].size)
-    for start in range(0, len(arrays[0]), rows):
-        yield tuple(array[start : start + rows] for array in arrays)
+def _portions(array: FloatArray) -> Iterator[FloatArray]:
+    """Some leading rows, then the next: a table may take most of the memory."""
+    rows = max(1, PORTION_VALUES * len(array) // array.size)
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]

@@ -13,13 +13,14 @@ from aggregator.ledger import (
     Ancestry,
     Event,
     Ledger,
+    MergeRecord,
     Origin,
     PublicationRecord,
     TaskRecord,
     VersionRecord,
     ancestry_of,
 )
-from aggregator.merging import Contribution, ServerState, advance
+from aggregator.merging import Contribution, ServerState, Step, advance, overwritten, restore
 from aggregator.norms import Norms
 from aggregator.orders import Orders
 from aggregator.publication import publish
@@ -169,37 +170,73 @@ class Task:
         due = float("-inf") if full else self._waiting_since + self.orders.rule.max_wait_s
         return due if self.retry_at is None else max(due, self.retry_at)
 
-    def merge(self, ledger: Ledger, *, at: float, now: float) -> None:
+    def merge(self, ledger: Ledger, *, at: float, now: float, most: int = 1) -> int:
         """Fold the oldest waiting updates, at most a buffer, into the next version, durably.
 
-        The version's row and the membership of the updates are one transaction, and memory changes
-        after it. Whatever is raised, and wherever the process dies, either the version exists with
-        its updates or nothing happened.
+        And so on with further full buffers. The versions' rows and the membership of the updates
+        are one transaction: a commit may take longer than a merge. Whatever is raised, and wherever
+        the process dies, either the versions exist with their updates or nothing happened.
 
         Args:
-            ledger: where the version is recorded.
+            ledger: where the versions are recorded.
             at: seconds since 1970.
             now: monotonic seconds.
+            most: no further buffer once so many updates are taken.
+
+        Returns:
+            How many versions were made.
         """
         rule = self.orders.rule
-        batch = self._waiting[: rule.buffer_size]
-        step = Fold(ledger, self.name, self.specs).step(self._state, batch, rule, self.ancestry)
-        staleness = Counter(self.version - update.base_version for update in batch)
+        size, merges = rule.buffer_size, list[MergeRecord]()
+        state, newest, taken = self._state, self.newest, 0
+        undo: list[tuple[ServerState, Step]] = []
+        try:
+            while True:
+                batch = self._waiting[taken : taken + size]
+                step, merge = self._next(ledger, state, newest, batch, at=at)
+                merges.append(merge)
+                newest, taken = merge.version, taken + len(batch)
+                # What the ledger is asked about a device, it must know of the merge before.
+                alone = rule.needs_previous or rule.needs_device_updates
+                if alone or taken >= most or len(self._waiting) - taken < size:
+                    break
+                undo.append((state, overwritten(state, step)))
+                state = advance(state, step)
+            ledger.add_merges(merges)
+        except BaseException:
+            for before, values in reversed(undo):
+                restore(before, values)
+            raise
+        self._state, self.newest = advance(state, step), newest
+        self.unsaved += taken
+        del self._waiting[:taken]
+        self._waiting_since = now
+        self.retry_at = None
+        return len(merges)
+
+    def _next(
+        self,
+        ledger: Ledger,
+        state: ServerState,
+        newest: VersionRecord,
+        batch: Sequence[Contribution],
+        *,
+        at: float,
+    ) -> tuple[Step, MergeRecord]:
+        """What a merge changes, and what is recorded of it."""
+        rule = self.orders.rule
+        step = Fold(ledger, self.name, self.specs).step(state, batch, rule, self.ancestry)
+        staleness = Counter(state.version - update.base_version for update in batch)
         version = VersionRecord(
             task=self.name,
-            version=self.version + 1,
-            digest=next_digest(self.newest.digest, rule.to_dict(), step),
+            version=state.version + 1,
+            digest=next_digest(newest.digest, rule.to_dict(), step),
             rule=rule.to_dict(),
             created_at=at,
             updates=len(batch),
             staleness_total=sum(age * count for age, count in staleness.items()),
         )
-        ledger.add_version(version, [update.id for update in batch], staleness)
-        self._state, self.newest = advance(self._state, step), version
-        self.unsaved += len(batch)
-        del self._waiting[: len(batch)]
-        self._waiting_since = now
-        self.retry_at = None
+        return step, MergeRecord(version, [update.id for update in batch], staleness)
 
     def save(self, ledger: Ledger, blobs: Blobs) -> None:
         """Make a snapshot of the current version.

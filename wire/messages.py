@@ -336,13 +336,18 @@ def _load(raw: bytes, what: str) -> Fields:
         raise MessageError(f"{what} does not begin as a map of at most {MAX_ENTRIES} entries")
     stream = io.BytesIO(raw)
     try:
-        body = cbor2.load(stream, semantic_decoders=_NoTags(), max_depth=MAX_DEPTH)
+        body = cbor2.load(
+            stream,
+            semantic_decoders=_NoTags(),
+            max_depth=MAX_DEPTH,
+            allow_duplicate_keys=False,
+        )
     except Exception as error:  # A decoder for untrusted bytes may fail in any way it likes.
         raise MessageError(f"{what} is not CBOR: {error}") from None
     if stream.read(1):
         raise MessageError(f"{what} has trailing bytes")
-    if len(body) != raw[0] - SMALL_MAP or not all(type(key) is int for key in body):
-        raise MessageError(f"{what} has a key twice, or one that is not an integer")
+    if not all(type(key) is int for key in body):
+        raise MessageError(f"{what} has a key that is not an integer")
     fields = Fields(body, where=what, error=MessageError)
     version = fields.take(0)
     if type(version) is not int or version != MESSAGE_VERSION:

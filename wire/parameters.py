@@ -11,7 +11,7 @@ the size: an I8 tensor under the table's name, and an F32 vector under that name
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "Table",
     "map_parameters",
     "map_scoring_parameters",
+    "parameters_header",
     "quantise_rows",
     "write_parameters",
 ]
@@ -128,41 +129,56 @@ def map_scoring_parameters(path: Path) -> dict[str, Table]:
     }
 
 
+def parameters_header(specs: Iterable[ParameterSpec]) -> bytes:
+    """What a file of float32 tensors begins with.
+
+    The length, and compact JSON with the names in order, filled up with spaces to a multiple of
+    eight bytes. The tensors follow in the same order, little-endian, without gaps.
+    """
+    ordered = _in_order(specs)
+    starts = _starts(ordered).tolist()
+    header = {
+        spec.name: {"dtype": "F32", "shape": spec.shape, "data_offsets": starts[at : at + 2]}
+        for at, spec in enumerate(ordered)
+    }
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
 @contextmanager
 def write_parameters(path: Path, specs: Iterable[ParameterSpec]) -> Iterator[ParameterMap]:
     """Make a file of float32 tensors, all zero, and map it to be written to.
 
-    Equal specs and values give equal bytes: a compact JSON header with the names in order, filled
-    up with spaces to a multiple of eight bytes, then the tensors in the same order. What was
-    written is in the file when the block ends.
+    Equal specs and values give equal bytes: ``parameters_header``, then the tensors in the order of
+    their names. What was written is in the file when the block ends.
 
     Raises:
         OSError: it cannot be written.
     """
-    ordered = sorted(specs, key=lambda spec: spec.name)
-    ends = np.cumsum([4 * spec.size for spec in ordered]).tolist()
-    places = {
-        spec.name: [end - 4 * spec.size, end] for spec, end in zip(ordered, ends, strict=True)
-    }
-    header = {
-        spec.name: {"dtype": "F32", "shape": spec.shape, "data_offsets": places[spec.name]}
-        for spec in ordered
-    }
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    start = 8 + len(raw)
+    ordered, header = _in_order(specs), parameters_header(specs)
+    starts = len(header) + _starts(ordered)
     with path.open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
+        file.write(header)
         # Not a hole: to write to the map of one ends the process by a signal when the disk is full.
-        for first in range(0, ends[-1], ZEROS_BYTES):
-            file.write(bytes(min(ZEROS_BYTES, ends[-1] - first)))
+        for first in range(len(header), starts[-1], ZEROS_BYTES):
+            file.write(bytes(min(ZEROS_BYTES, starts[-1] - first)))
     mapped: ParameterMap = {
-        spec.name: np.memmap(path, "<f4", "r+", start + places[spec.name][0], spec.shape)
-        for spec in ordered
+        spec.name: np.memmap(path, "<f4", "r+", int(start), spec.shape)
+        for spec, start in zip(ordered, starts[:-1], strict=True)
     }
     yield mapped
     for tensor in mapped.values():
         tensor.flush()
+
+
+def _in_order(specs: Iterable[ParameterSpec]) -> list[ParameterSpec]:
+    return sorted(specs, key=lambda spec: spec.name)
+
+
+def _starts(ordered: Sequence[ParameterSpec]) -> NDArray[np.int64]:
+    """Where each tensor begins after the header, in bytes, and where the last one ends."""
+    return np.cumsum([0, *(4 * spec.size for spec in ordered)])
 
 
 def _int8_table(path: Path, name: str, codes: Any, scales: Any) -> Int8Table:

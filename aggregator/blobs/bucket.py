@@ -1,6 +1,5 @@
 """Blobs in a bucket of a service that speaks S3, with copies of those in use on this machine."""
 
-import hashlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -107,22 +106,16 @@ class BucketBlobs(Blobs):
             return False
         return True
 
-    def put(self, data: bytes) -> str:
-        """See ``Blobs``."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        with self.upload(sha256) as upload:
-            upload.write(data)
-        return sha256
-
     @contextmanager
-    def upload(self, sha256: str) -> Iterator[Upload]:
+    def upload(self, sha256: str | None = None) -> Iterator[Upload]:
         """See ``Blobs``."""
         with self._cache.upload(sha256) as upload:
             yield upload
+        found = upload.sha256()
         try:
-            self._send(sha256)
+            self._send(found)
         except BaseException:
-            self._cache.delete(sha256)
+            self._cache.delete(found)
             raise
         self._cache.trim()
 

@@ -41,7 +41,7 @@ class Cache:
         """Whether there is a copy, and with the right content."""
         return self._folder.intact(sha256)
 
-    def upload(self, sha256: str) -> AbstractContextManager[Upload]:
+    def upload(self, sha256: str | None) -> AbstractContextManager[Upload]:
         """Make a copy; see ``Blobs.upload``."""
         return self._folder.upload(sha256)
 

@@ -70,28 +70,21 @@ class FolderBlobs(Blobs):
         except (KeyError, OSError):
             return False
 
-    def put(self, data: bytes) -> str:
-        """See ``Blobs``."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        if not self.intact(sha256):
-            with self.upload(sha256) as upload:
-                upload.write(data)
-        return sha256
-
     @contextmanager
-    def upload(self, sha256: str) -> Iterator[Upload]:
+    def upload(self, sha256: str | None = None) -> Iterator[Upload]:
         """See ``Blobs``."""
-        target = self._root / checked(sha256)[:2] / sha256
+        wanted = None if sha256 is None else checked(sha256)
         handle, name = tempfile.mkstemp(dir=self._incoming)
         try:
             with os.fdopen(handle, "wb") as file:
                 upload = Upload(file)
                 yield upload
-                if upload.sha256() != sha256:
-                    raise BlobError(f"the content's SHA-256 is {upload.sha256()}, not {sha256}")
+                found = upload.sha256()
+                if wanted not in (None, found):
+                    raise BlobError(f"the content's SHA-256 is {found}, not {wanted}")
                 file.flush()
                 os.fsync(file.fileno())
-            _move(Path(name), target)
+            _move(Path(name), self._root / found[:2] / found)
         finally:
             Path(name).unlink(missing_ok=True)
 

@@ -89,7 +89,9 @@ class Blobs(Protocol):
 
     def put(self, data: bytes) -> str:
         """Store bytes, also in place of a damaged blob; returns their SHA-256 in hex."""
-        ...
+        with self.upload() as upload:
+            upload.write(data)
+        return upload.sha256()
 
     def put_file(self, source: Path, sha256: str) -> None:
         """Copy a file in, unless it is here and intact.
@@ -103,8 +105,11 @@ class Blobs(Protocol):
             while data := file.read(COPY_BYTES):
                 upload.write(data)
 
-    def upload(self, sha256: str) -> AbstractContextManager[Upload]:
+    def upload(self, sha256: str | None = None) -> AbstractContextManager[Upload]:
         """Store a blob in portions; it appears when the block ends without an error.
+
+        Args:
+            sha256: what its name shall be; None for whatever comes out.
 
         Raises:
             BlobError: ``sha256`` is not a SHA-256 in hex, or not that of what was written.

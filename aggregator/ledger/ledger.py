@@ -1,5 +1,6 @@
 """The ledger: what is written to it. What the fold reads back is in ``past``."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -29,6 +30,7 @@ from aggregator.ledger.records import (
     Decision,
     Event,
     Head,
+    MergeRecord,
     PublicationRecord,
     TaskRecord,
     UpdateKey,
@@ -59,7 +61,6 @@ __all__ = ["Ledger"]
 
 KEPT_EVENTS = 10_000
 KEPT_SECONDS = 600
-IDS_AT_ONCE = 500
 CLOCKS_DIFFER_S = 10.0
 
 _FIND_UPDATE = select(updates.c.id).where(
@@ -76,7 +77,7 @@ _NEW_UPDATES = insert(updates).returning(updates.c.id, sort_by_parameter_order=T
 _NEW_VERSION = insert(versions)
 _MARK_MERGED = (
     update(updates)
-    .where(updates.c.id.in_(bindparam("ids", expanding=True)), updates.c.merged_in.is_(None))
+    .where(updates.c.id == bindparam("member"), updates.c.merged_in.is_(None))
     .values(merged_in=bindparam("version"))
 )
 
@@ -188,11 +189,7 @@ class Ledger(Past):
         staleness: Mapping[int, int],
         event: Event | None = None,
     ) -> None:
-        """Record a version and which updates its merge took; their order is that of their ids.
-
-        That of a merge need not be on the disk yet: all that leaves the machine after it, a
-        publication or a receipt, is committed after it. If it is forgotten with the machine's
-        power, its updates wait again and are merged anew.
+        """Record a version that no merge made, or one merge; see ``add_merges``.
 
         Args:
             version: the new version.
@@ -202,17 +199,18 @@ class Ledger(Past):
             event: what the operator shall know of it.
         """
         with self._writing(lasting=version.origin is not None) as connection:
-            connection.execute(_NEW_VERSION, _row(version))
-            if _mark_merged(connection, members, version.version) != len(members):
-                raise RuntimeError(f"version {version.version} would take an update twice")
-            _add_tallies(
-                connection,
-                [
-                    {"task": version.task, "kind": "staleness", "key": age, "value": count}
-                    for age, count in sorted(staleness.items())
-                ],
-            )
+            _insert_versions(connection, [MergeRecord(version, members, staleness)])
             _add_events(connection, [event] if event is not None else [])
+
+    def add_merges(self, merges: Sequence[MergeRecord]) -> None:
+        """Record merges, one or more, in their order and all together.
+
+        They need not be on the disk yet: all that leaves the machine after them, a publication or a
+        receipt, is committed after them. If they are forgotten with the machine's power, their
+        updates wait again and are merged anew.
+        """
+        with self._writing(lasting=False) as connection:
+            _insert_versions(connection, merges)
 
     def add_snapshot(self, task: str, version: int, sha256: str, size_bytes: int) -> None:
         """Record that a version has a snapshot; the blob must be on the disk already."""
@@ -398,12 +396,27 @@ def _insert_rejections(connection: Connection, intake: Intake) -> None:
     remember(connection, [r for r in intake.rejections if r.key.task not in intake.known_tasks])
 
 
-def _mark_merged(connection: Connection, members: Sequence[int], version: int) -> int:
-    marked = 0
-    for start in range(0, len(members), IDS_AT_ONCE):
-        ids = members[start : start + IDS_AT_ONCE]
-        marked += connection.execute(_MARK_MERGED, {"ids": ids, "version": version}).rowcount
-    return marked
+def _insert_versions(connection: Connection, merges: Sequence[MergeRecord]) -> None:
+    connection.execute(_NEW_VERSION, [_row(merge.version) for merge in merges])
+    taken = [
+        {"member": member, "version": merge.version.version}
+        for merge in merges
+        for member in merge.members
+    ]
+    if taken and connection.execute(_MARK_MERGED, taken).rowcount != len(taken):
+        last = merges[-1].version.version
+        raise RuntimeError(f"the versions up to {last} would take an update twice")
+    ages: Counter[tuple[str, int]] = Counter()
+    for merge in merges:
+        for age, count in merge.staleness.items():
+            ages[merge.version.task, age] += count
+    _add_tallies(
+        connection,
+        [
+            {"task": task, "kind": "staleness", "key": age, "value": count}
+            for (task, age), count in sorted(ages.items())
+        ],
+    )
 
 
 def _add_to_totals(connection: Connection, intake: Intake) -> None:

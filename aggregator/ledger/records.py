@@ -1,6 +1,6 @@
 """What the ledger takes and gives: plain values. Times are seconds since 1970."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ __all__ = [
     "Event",
     "Head",
     "LineageRecord",
+    "MergeRecord",
     "NewUpdate",
     "PublicationRecord",
     "Rejection",
@@ -185,6 +186,21 @@ class LineageRecord:
     changes: Mapping[str, Any]
     created_at: float
     id: int = field(default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRecord:
+    """What a merge adds to the ledger.
+
+    Attributes:
+        version: that it makes.
+        members: ids of the updates that it takes; their order is that of their ids.
+        staleness: how many of them have which staleness.
+    """
+
+    version: VersionRecord
+    members: Sequence[int]
+    staleness: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from aggregator.merging.options import RuleError
 from aggregator.merging.pipeline import combine, merge
 from aggregator.merging.rule import Rule
 from aggregator.merging.state import Contribution, MemoryArray, ServerState
-from aggregator.merging.step import Change, Step, advance, apply
+from aggregator.merging.step import Change, Step, advance, apply, overwritten, restore
 
 __all__ = [
     "Change",
@@ -36,4 +36,6 @@ __all__ = [
     "apply",
     "combine",
     "merge",
+    "overwritten",
+    "restore",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aggregator.merging.state import MemoryArray, ServerState
 
-__all__ = ["Change", "Step", "advance", "apply"]
+__all__ = ["Change", "Step", "advance", "apply", "overwritten", "restore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,24 @@ def advance(state: ServerState, step: Step) -> ServerState:
     return ServerState(state.version + 1, state.parameters, memory)
 
 
+def overwritten(state: ServerState, step: Step) -> Step:
+    """A copy of all that ``advance`` would write over; see ``restore``."""
+    known = {name: change for name, change in step.memory.items() if name in state.memory}
+    return Step(
+        state.version,
+        {name: _old(state.parameters[name], change) for name, change in step.parameters.items()},
+        {name: _old(state.memory[name], change) for name, change in known.items()},
+    )
+
+
+def restore(state: ServerState, old: Step) -> None:
+    """Write back what was ``overwritten``, into the arrays of the state that it was taken from."""
+    for name, change in old.parameters.items():
+        _written(state.parameters[name], change)
+    for name, change in old.memory.items():
+        _written(state.memory[name], change)
+
+
 def _check(state: ServerState, step: Step) -> None:
     if step.version != state.version:
         raise ValueError(f"the step starts from version {step.version}, not {state.version}")
@@ -96,6 +114,11 @@ def _memory(state: ServerState, step: Step) -> dict[str, MemoryArray]:
         if name not in memory:
             memory[name] = np.zeros(change.shape, change.values.dtype)
     return memory
+
+
+def _old(array: MemoryArray, change: Change) -> Change:
+    values = array.copy() if change.rows is None else array[change.rows]
+    return Change(change.rows, values, change.shape)
 
 
 def _written(array: MemoryArray, change: Change) -> MemoryArray:

@@ -28,6 +28,7 @@ LEDGER_WRITES = (
     "create_task",
     "take_in",
     "add_version",
+    "add_merges",
     "add_snapshot",
     "forget_snapshot",
     "add_publication",
@@ -35,7 +36,7 @@ LEDGER_WRITES = (
     "add_event",
     "tidy",
 )
-BLOB_WRITES = ("put", "put_file", "delete")
+BLOB_WRITES = ("put", "put_file", "upload", "delete")
 RETRY_S = 1.0
 LEAST_RESTART_S = 0.1
 """A service that cannot start, for its disk is full, does not try in the same instant again."""

@@ -90,10 +90,10 @@ class Fleet:
 def live(workshop: Workshop, fleet: Fleet, fuse: Fuse, patch: pytest.MonkeyPatch) -> None:
     """One life of an engine: until the fleet is done, or the fuse blows."""
     patch.setattr(workshop.ledger, "take_in", fuse.around(workshop.ledger.take_in))
-    patch.setattr(workshop.ledger, "add_version", fuse.around(workshop.ledger.add_version))
+    patch.setattr(workshop.ledger, "add_merges", fuse.around(workshop.ledger.add_merges))
     for name in ("add_snapshot", "forget_snapshot", "add_publication", "forget_publications"):
         patch.setattr(workshop.ledger, name, fuse.around(getattr(workshop.ledger, name)))
-    for name in ("put", "put_file", "delete"):
+    for name in ("upload", "delete"):
         patch.setattr(workshop.blobs, name, fuse.around(getattr(workshop.blobs, name)))
     patch.setattr(workshop.outbox, "publish", fuse.around(fleet.publish))
     patch.setattr(workshop.engine, "_publish", workshop.outbox.publish)

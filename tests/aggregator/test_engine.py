@@ -1,6 +1,7 @@
 """What the engine does with messages, time and commands."""
 
 import hashlib
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from aggregator.admission import AdmissionPolicy
 from aggregator.blobs import open_blobs
 from aggregator.engine import TaskError
-from aggregator.ledger import LedgerUnavailableError
+from aggregator.ledger import LedgerUnavailableError, MergeRecord
 from aggregator.merging import Contribution, Rule, RuleError, merge
 from aggregator.orders import Steering
 from aggregator.retention import Retention
+from aggregator.snapshots import encode_snapshot
 from tests.aggregator.bucket import BucketServer
 from tests.aggregator.workshop import ManualClock, Workshop, make_bundle, make_update, open_workshop
 from wire import topics
@@ -361,7 +363,7 @@ def test_a_merge_that_cannot_be_written_is_tried_again(
 
     task = workshop.engine.tasks[bundle.task]
     with monkeypatch.context() as patch:
-        patch.setattr(workshop.ledger, "add_version", refuse)
+        patch.setattr(workshop.ledger, "add_merges", refuse)
         workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
         assert (task.version, task.pending) == (0, 3)
     assert len(outcomes(workshop, "a")) == 3
@@ -369,6 +371,47 @@ def test_a_merge_that_cannot_be_written_is_tried_again(
     workshop.clock.now += 1.0
     workshop.engine.tick()
     assert (task.version, task.pending) == (1, 0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_many_merges_together_are_what_they_are_one_by_one(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """Also when the database refuses them first: memory is as it was before them, to the bit."""
+    rule = Rule.from_dict({"buffer_size": 2, "optimizer": optimizer})
+    sent = [make_update(bundle, number) for number in range(1, 12)]
+    refusals = 0
+
+    def refuse(merges: Sequence[MergeRecord]) -> None:
+        nonlocal refusals
+        refusals += 1
+        assert len(merges) > 1
+        raise LedgerUnavailableError("database or disk is full")
+
+    with open_workshop(tmp_path / "one-by-one", rule=rule) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        for update in sent:
+            workshop.send("a", update)
+        alone = workshop.engine.tasks[bundle.task]
+        digests = [record.digest for record in workshop.ledger.between(bundle.task, 1, 5)]
+    with open_workshop(tmp_path / "together", rule=rule) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        workshop.send("a", *sent[:3])
+        task = workshop.engine.tasks[bundle.task]
+        before = encode_snapshot(task.state)
+        with monkeypatch.context() as patch:
+            patch.setattr(workshop.ledger, "add_merges", refuse)
+            workshop.send("a", *sent[3:])
+        assert (refusals, task.version, task.pending) == (1, 1, 9)
+        assert encode_snapshot(task.state) == before
+        workshop.clock.now += 1.0
+        workshop.engine.tick()
+        assert (task.version, task.pending) == (5, 1)
+        found = [record.digest for record in workshop.ledger.between(bundle.task, 1, 5)]
+        assert found == digests
+        assert encode_snapshot(task.state) == encode_snapshot(alone.state)
 
 
 def test_a_full_disk_delays_the_announcement_and_nothing_else(
@@ -382,7 +425,7 @@ def test_a_full_disk_delays_the_announcement_and_nothing_else(
         workshop.engine.start()
         workshop.engine.register(bundle)
         with monkeypatch.context() as patch:
-            for name in ("put", "put_file"):
+            for name in ("upload", "put_file"):
                 patch.setattr(workshop.blobs, name, full)
             workshop.send("a", *(make_update(bundle, n) for n in (1, 2, 3)))
             assert workshop.engine.tasks[bundle.task].version == 1

@@ -282,7 +282,7 @@ def test_death_at_every_step_leaves_all_or_nothing(
             lineage = make_lineage(workshop, bundle)
             for name in (*WRITES, "add_lineage"):
                 setattr(workshop.ledger, name, fuse.around(getattr(workshop.ledger, name)))
-            for name in ("put", "put_file", "delete"):
+            for name in ("upload", "delete"):
                 setattr(workshop.blobs, name, fuse.around(getattr(workshop.blobs, name)))
             try:
                 if wish == "rollback":

@@ -11,7 +11,7 @@ from aggregator.ledger import PublicationRecord
 from aggregator.merging import ServerState
 from aggregator.publication import publish
 from wire.manifest import ParameterSpec, Role
-from wire.parameters import map_parameters
+from wire.parameters import map_parameters, write_parameters
 from wire.patch import on_grid
 
 SPECS = (
@@ -49,6 +49,30 @@ def test_a_large_table_is_rounded_in_little_memory(blobs: FolderBlobs) -> None:
     for name, values in state.parameters.items():
         assert np.array_equal(found[name], on_grid(values, record.exponents[name]))
     assert record.exponents == {"item": -2, "head": -7}
+
+
+def test_what_is_published_is_the_file_that_a_device_makes(
+    blobs: FolderBlobs, tmp_path: Path
+) -> None:
+    state = normal(1.0)
+    record = published(state, blobs)
+    with write_parameters(tmp_path / "made", SPECS) as made:
+        for name, values in state.parameters.items():
+            made[name][...] = on_grid(values, record.exponents[name])
+    assert blobs.path(record.sha256).read_bytes() == (tmp_path / "made").read_bytes()
+    assert record.size_bytes == (tmp_path / "made").stat().st_size
+
+
+def test_a_publication_that_breaks_off_leaves_no_file(
+    blobs: FolderBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        published(normal(1.0), blobs)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])

@@ -407,6 +407,8 @@ def _refused_fields() -> Iterator[tuple[str, str, bytes]]:
     twice = cbor2.dumps({**GOOD, 7: 5})
     yield "update", "a key twice", twice.replace(b"\x07\x05", b"\x04\x05")
     yield "update", "true as a key", twice.replace(b"\x07\x05", b"\xf5\x05")
+    metrics = cbor2.dumps({**GOOD, 5: {0: 0.5, 1: 0.5}}, canonical=True)
+    yield "update", "a metric twice", metrics.replace(b"\x01\xf9\x38\x00", b"\x00\xf9\x38\x00")
     lacking = {key: value for key, value in GOOD.items() if key != 6}
     yield "update", "no payload", cbor2.dumps(lacking)
     yield "receipt", "accepted with a reason", cbor2.dumps({**RECEIPT, 5: 1})

@@ -58,7 +58,7 @@ DIGESTS = {
     "deltas.json": "ea3f10c59c1840ce8a7194618c6159fc3d3419218b8e6c9e5bcb006ac7d29050",
     "messages.json": "4d6dd61bbad66d82755df7dfef71de0bf420e9a7dbaf4864edbc9542e9cb5d9f",
     "refused_deltas.json": "ef77398ad7478c3053b213ea669ff91e009f6f1a6bab62c09a67051a5ad1887b",
-    "refused_messages.json": "989c61c914520bdc7b7fda777d43dab12f1030c07c8788499bd17065a05e617d",
+    "refused_messages.json": "ca4de2ec0bba89c7654245d6ba0d631ccb08f2bb13ccc2b6739d8557c7ba9d7c",
 }
 
 SAID_BY_CDDL = {

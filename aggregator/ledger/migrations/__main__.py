@@ -7,7 +7,8 @@ from pathlib import Path
 from alembic import command
 from sqlalchemy import create_engine
 
-from aggregator.ledger.migrations.runner import configuration, head, upgrade
+from aggregator.ledger.migrations.runner import head, upgrade
+from aggregator.ledger.migrations.steps import configuration
 
 __all__: list[str] = []
 

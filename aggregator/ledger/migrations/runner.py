@@ -2,22 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, func, inspect, select, update
+from sqlalchemy import Connection, Engine, column, func, inspect, select, table, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from aggregator.ledger import schema
 
-__all__ = ["MigrationError", "configuration", "head", "revision_of", "software", "upgrade"]
+__all__ = ["MigrationError", "head", "revision_of", "software", "upgrade"]
 
 BEFORE_MIGRATIONS = 1
 UNSTAMPED = "0001"
+_STAMP = table("alembic_version", column("version_num"))
 # Any number will do, if all versions of this software take the same.
 _POSTGRESQL_LOCK = 0x726976756C6574
 
@@ -46,10 +44,7 @@ def upgrade(engine: Engine) -> None:
 
 def head() -> str:
     """The revision that this software knows."""
-    found = ScriptDirectory.from_config(configuration()).get_current_head()
-    if found is None:
-        raise RuntimeError("the package holds no migrations")
-    return found
+    return max(_known())
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -58,28 +53,16 @@ def revision_of(connection: Connection) -> str | None:
     Raises:
         MigrationError: it is none of those that this software knows.
     """
-    context = MigrationContext.configure(connection)
-    found = context.get_current_revision()
+    found = _stamp(connection)
     if found is None:
         before = _number_before_migrations(connection)
         # Between the two questions another process may have brought the database up.
-        found = context.get_current_revision()
+        found = _stamp(connection)
         if found is None:
             return _before_migrations(before)
-    try:
-        ScriptDirectory.from_config(configuration()).get_revision(found)
-    except CommandError:
-        raise _newer(connection, found) from None
+    if found not in _known():
+        raise _newer(connection, found)
     return found
-
-
-def configuration(connection: Connection | None = None) -> Config:
-    """Alembic's configuration; there is no file of it."""
-    config = Config()
-    config.set_main_option("script_location", "aggregator.ledger:migrations")
-    config.set_main_option("file_template", "v%%(rev)s_%%(slug)s")
-    config.attributes["connection"] = connection
-    return config
 
 
 def software() -> str:
@@ -92,19 +75,34 @@ def software() -> str:
 
 def _step_up(connection: Connection) -> None:
     found = revision_of(connection)  # Again: another process may have been first.
-    config = configuration(connection)
+    from aggregator.ledger.migrations.steps import stamp, step_up
+
     if found == UNSTAMPED:
-        command.stamp(config, UNSTAMPED)
-    command.upgrade(config, "head")
+        stamp(connection, UNSTAMPED)
+    step_up(connection)
     connection.execute(update(schema.schema_version).values(software=software()))
+
+
+@cache
+def _known() -> frozenset[str]:
+    """Every revision that this software can go on from; a file's name begins with its own."""
+    files = (Path(__file__).parent / "versions").glob("v*_*.py")
+    return frozenset(file.name[1:].partition("_")[0] for file in files)
+
+
+def _stamp(connection: Connection) -> str | None:
+    """The revision that Alembic has written into a database."""
+    if not inspect(connection).has_table(_STAMP.name):
+        return None
+    return connection.scalar(select(_STAMP.c.version_num))
 
 
 def _number_before_migrations(connection: Connection) -> int | None:
     """What the schema's number was kept as, 0 for none in its table; None without the table."""
-    table = schema.schema_version
-    if not inspect(connection).has_table(table.name):
+    numbers = schema.schema_version
+    if not inspect(connection).has_table(numbers.name):
         return None
-    return connection.scalar(select(table.c.version)) or 0
+    return connection.scalar(select(numbers.c.version)) or 0
 
 
 def _before_migrations(number: int | None) -> str | None:

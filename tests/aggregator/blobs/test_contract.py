@@ -55,6 +55,15 @@ def test_an_upload_in_portions(blobs: Blobs, elsewhere: Blobs) -> None:
     assert elsewhere.path(SHA256).read_bytes() == DATA
 
 
+def test_an_upload_that_is_named_by_what_it_holds(blobs: Blobs, elsewhere: Blobs) -> None:
+    with blobs.upload() as upload:
+        upload.write(DATA[:4])
+        upload.write(DATA[4:])
+        assert not blobs.has(SHA256)
+    assert upload.sha256() == SHA256
+    assert elsewhere.path(SHA256).read_bytes() == DATA
+
+
 def test_a_wrong_digest_leaves_nothing(blobs: Blobs) -> None:
     with pytest.raises(BlobError, match="not " + "0" * 64), blobs.upload("0" * 64) as upload:
         upload.write(DATA)

@@ -16,6 +16,7 @@ from aggregator.ledger import (
     Event,
     Ledger,
     LedgerUnavailableError,
+    MergeRecord,
     Rejection,
     Reports,
     TaskRecord,
@@ -177,6 +178,22 @@ def test_no_update_is_merged_twice(ledger: Ledger, reports: Reports) -> None:
     assert ledger.newest_version(TASK).version == 1
     assert [update.id for update in ledger.members(TASK, None)] == ids[1:]
     assert tally(reports, "staleness") == {0: 1}
+
+
+@pytest.mark.usefixtures("task")
+def test_merges_are_recorded_together_or_not_at_all(ledger: Ledger, reports: Reports) -> None:
+    ids = ledger.take_in(intake(*(new_update("a", n) for n in range(1, 6))))
+    first = MergeRecord(version(1, updates=2), ids[:2], {0: 2})
+    second = MergeRecord(version(2, updates=2), ids[2:4], {0: 1, 1: 1})
+    overlapping = MergeRecord(version(2, updates=2), ids[1:3], {1: 2})
+    with pytest.raises(RuntimeError, match="twice"):
+        ledger.add_merges([first, overlapping])
+    assert ledger.newest_version(TASK).version == 0
+    assert [update.id for update in ledger.members(TASK, None)] == ids
+    ledger.add_merges([first, second])
+    assert [[u.id for u in ledger.members(TASK, n)] for n in (1, 2)] == [ids[:2], ids[2:4]]
+    assert ledger.newest_version(TASK) == second.version
+    assert tally(reports, "staleness") == {0: 3, 1: 1}
 
 
 @pytest.mark.usefixtures("task")

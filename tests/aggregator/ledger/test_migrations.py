@@ -1,5 +1,7 @@
 """Migrations: from nothing and from every older form to what the schema says, or not at all."""
 
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from aggregator.ledger import (
     schema,
 )
 from aggregator.ledger.migrations import runner
-from aggregator.ledger.migrations.runner import configuration, head, revision_of, software
+from aggregator.ledger.migrations.runner import head, revision_of, software
+from aggregator.ledger.migrations.steps import configuration
 
 TASK = "a" * 32
 
@@ -76,6 +79,19 @@ def test_they_are_one_line() -> None:
     script = ScriptDirectory.from_config(configuration())
     revisions = [revision.revision for revision in script.walk_revisions()]
     assert revisions == [f"{number:04d}" for number in range(len(revisions), 0, -1)]
+    assert runner._known() == frozenset(revisions)
+    assert head() == revisions[0]
+
+
+def test_a_start_on_current_tables_does_without_alembic(tmp_path: Path) -> None:
+    """Loading it takes a good part of the time from a kill to the next answer."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    open_database(url).dispose()
+    program = (
+        "import sys; import aggregator.command; from aggregator.ledger import open_database; "
+        f"open_database({url!r}).dispose(); sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_database_from_before_the_migrations_is_adopted(database_url: str) -> None:

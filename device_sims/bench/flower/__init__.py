@@ -1,0 +1,1 @@
+"""The comparison with Flower: ``comparison`` runs here, the rest in an environment of its own."""
