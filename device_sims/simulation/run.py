@@ -208,7 +208,7 @@ class _Simulation:
             aggregator="http://simulated",
             broker=BrokerConfig(host="simulated", port=1),
             task=self._bundle.task,
-            holdout=not self._split.repeats,
+            holdout=self._scenario.run.holdout and not self._split.repeats,
         )
 
     def _plan_arrivals(self) -> None:
