@@ -56,7 +56,7 @@ def breaking(storage: Any, guard: Guard, writes: tuple[str, ...]) -> Any:
 
 
 class Guarded:
-    """What ``breaking`` makes. Its own attributes end with an underscore; others are the storage's."""
+    """What ``breaking`` makes. All but what ends with an underscore is the storage's."""
 
     def __init__(self, storage: Any, guard: Guard, writes: tuple[str, ...]) -> None:
         self.storage_, self.guard_, self.writes_ = storage, guard, writes

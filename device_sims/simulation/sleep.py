@@ -68,7 +68,11 @@ class Sleep:
 
     def device_of(self, page: bytes, left: Left) -> Device:
         """The device as it was."""
-        found = {_shared: self._shared.__getitem__, _left: left.__getitem__, _task: self._the_task}
+        found: dict[object, Callable[..., object]] = {
+            _shared: self._shared.__getitem__,
+            _left: left.__getitem__,
+            _task: self._the_task,
+        }
         device: Device = _Unpickler(page, found).load()
         return device
 
@@ -114,7 +118,7 @@ class _Shared:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, page: bytes, found: dict[Callable[..., object], Any]) -> None:
+    def __init__(self, page: bytes, found: dict[object, Callable[..., object]]) -> None:
         super().__init__(io.BytesIO(page))
         self._found = found
 
