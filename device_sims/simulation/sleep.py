@@ -15,14 +15,14 @@ from device_sims.simulation.device import Device, Surroundings
 from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.power import Guarded
 from device_sims.simulation.virtual_time import Alarm
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, OutboxLimits
 from edge_agent.durable_state import Waiting
 from edge_agent.task import LocalTask
 from wire.messages import Announcement
 
 __all__ = ["Left", "Sleep"]
 
-LEFT = (Alarm, AgentConfig, Announcement, Conditions, Nature)
+LEFT = (Alarm, AgentConfig, Announcement, Conditions, Nature, OutboxLimits)
 """Kinds of objects that a page refers to: others hold them too, or they take less room as they are
 than as a page."""
 
