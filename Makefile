@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # ONNX Runtime Training replaces the module onnxruntime, so it has an environment of its own.
 ORT_TRAINING := $(VENV)-ort-training
+FLOWER := $(VENV)-flower
 # Its last release has wheels for x86-64, and for no Python newer than 3.11.
 ORT_TRAINING_FITS := $(shell $(PYTHON) -c 'import platform, sys; \
   print("yes" if sys.version_info < (3, 12) and platform.machine() == "x86_64" else "")')
@@ -74,7 +75,7 @@ bench-attacks: $(VENV)/.dev ## hostile devices against each defence: quality, an
 bench-aggregator: $(VENV)/.dev ## updates a second, memory and start of one aggregator, on SQLite and PostgreSQL; takes ten minutes
 	$(BIN)/python -m device_sims.bench.aggregator
 
-bench-fleet: $(VENV)/.dev ## the simulator: 100,000 devices, equal digests, torture; takes two hours; ARGS="--only digests"
+bench-fleet: $(VENV)/.dev $(FLOWER)/.bench ## the simulator: beside PyTorch and Flower, 100,000 devices, 5,000 real agents, equal digests, torture; takes two hours; ARGS="--only digests"
 	$(BIN)/python -m device_sims.bench.fleet $(ARGS)
 
 chaos: $(VENV)/.dev ## kill -9 of the aggregator under load, 200 times on SQLite and on PostgreSQL; KILLS=200
@@ -87,7 +88,7 @@ migration: $(VENV)/.dev ## write a migration from what was changed in aggregator
 	$(BIN)/python -m aggregator.ledger.migrations "$(MESSAGE)"
 
 clean: ## remove the virtual environments and everything a run wrote
-	rm -rf $(VENV) $(ORT_TRAINING) runs
+	rm -rf $(VENV) $(ORT_TRAINING) $(FLOWER) runs
 
 %/bin/python:
 	$(PYTHON) -m venv $*
@@ -106,6 +107,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.fuzz: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV)"
 	$(BIN)/$(INSTALL) --editable ".[fuzz]"
+	@touch $@
+
+# What the simulator is measured against; nothing of Rivulet is in there.
+$(FLOWER)/.bench: device_sims/bench/flower/requirements.txt | $(FLOWER)/bin/python
+	@echo "installing into $(FLOWER)"
+	$(FLOWER)/bin/pip install --quiet --requirement $<
 	@touch $@
 
 $(ORT_TRAINING)/.dev: pyproject.toml constraints.txt | $(ORT_TRAINING)/bin/python

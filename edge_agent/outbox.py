@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_agent.config import OutboxLimits
 from edge_agent.durable_state import DurableState, OutboxEntry, Waiting
-from edge_agent.errors import TrainingError
+from edge_agent.errors import StoreError, TrainingError
 from wire import topics
 from wire.codec import decode_delta
 from wire.delta import Delta, FloatArray, add
@@ -137,7 +137,12 @@ class Outbox:
             facts=facts,
             received_bytes=received_bytes,
         )
-        self._refresh()
+        try:
+            self._refresh()
+        except StoreError as error:
+            # The update is made all the same: to be looked at again as soon as something is due.
+            logger.warning("the outbox could not be read again: %s", error)
+            self._next_due = now
         if online:
             self._transport.publish(self._topic, message)
         return len(message)

@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parts(torture_hours: float) -> dict[str, list[str]]:
     """Module and arguments of each part, in the order in which they run."""
     return {
+        "updates": ["device_sims.bench.simulated_updates"],
+        "flower": ["device_sims.bench.flower.comparison"],
         "scale": ["device_sims.bench.scale"],
+        "real": ["device_sims.bench.real_agents"],
         "digests": ["device_sims.bench.digests"],
         "torture": ["device_sims", "torture", "--hours", f"{torture_hours:g}"],
     }

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -445,6 +446,35 @@ def test_a_sequence_waits_for_its_second_action(tmp_path: Path) -> None:
     assert device.agent.finish_update(base) is None
     device.log(6, 5)
     assert device.update().examples == 1
+
+
+def test_an_update_that_is_written_counts_though_the_disk_is_full_right_after(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.ready(*HISTORY)
+    original, recorded = device.store.record_update, list[int]()
+
+    def record_and_fill_up(entry: Any, **others: Any) -> None:
+        original(entry, **others)
+        recorded.append(entry.sequence)
+        monkeypatch.setattr(device.store, "hasten", full)
+
+    def full(*_args: Any, **_keywords: Any) -> None:
+        raise StoreError("the database failed: database or disk is full")
+
+    monkeypatch.setattr(device.store, "record_update", record_and_fill_up)
+    base = device.agent.begin_update()
+    assert base is not None
+    sent = device.agent.finish_update(base)
+    assert sent is not None
+    assert [sent.sequence] == recorded == [update.sequence for update in device.wire.updates]
+    monkeypatch.undo()
+    due = device.agent.next_due(training=False)
+    assert due is not None
+    device.clock.now = due
+    device.agent.send_due()
+    device.answer(sent.sequence)
+    assert device.agent.outbox.waiting.updates == 0
 
 
 def test_a_full_outbox_stops_training_until_a_receipt_comes(tmp_path: Path, task: TinyTask) -> None:

@@ -5,9 +5,10 @@
 The task is matrix factorisation with d=32 on MovieLens-100K, one user a client, the item table
 federated and the user's vector kept by the client, our preset's batches and rates. Flower runs
 synchronous rounds, hands the whole float32 table over in memory and keeps no ledger; ours merges
-asynchronously, and each update goes through the codec with its error feedback, through admission and
-a durable ledger. Neither evaluates, and our audit of invariants is off. Starting is not counted on either side: on Flower's that is
-its first round, on ours building the programs (opening the worker processes is counted).
+asynchronously, and each update goes through the codec with its error feedback, through admission
+and a durable ledger. The server's model is not evaluated on either side, and our audit of what
+messages hold is off. Starting is not counted: on Flower's side that is its first round, on ours
+building the programs (opening the worker processes is counted).
 """
 
 import argparse

@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import time
+from itertools import pairwise
+from pathlib import Path
 
 from client import TASK, MatrixFactorisation, histories, task
 from client import app as client_app
@@ -52,13 +54,13 @@ def main() -> None:
     parser.add_argument("--processors", type=int, default=2, help="one client at a time on each")
     given = parser.parse_args()
     os.environ[TASK] = given.folder
-    os.environ["PYTHONPATH"] = os.path.dirname(os.path.abspath(__file__))
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)
     options, started = task(), time.monotonic()
     strategy = Timed(given.clients, len(histories()))
     server_app = ServerApp()
 
     @server_app.main()
-    def serve(grid: Grid, context: Context) -> None:
+    def serve(grid: Grid, _context: Context) -> None:
         table = MatrixFactorisation(options["items"], options["dimension"]).items.weight.detach()
         strategy.start(grid, ArrayRecord({"table": table}), num_rounds=given.rounds)
 
@@ -71,7 +73,7 @@ def main() -> None:
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )
-    rounds = [after - before for before, after in zip(strategy.done, strategy.done[1:])]
+    rounds = [after - before for before, after in pairwise(strategy.done)]
     found = {"start_s": strategy.done[0] - started, "rounds_s": rounds, "answers": strategy.answers}
     print(json.dumps(found))
 
