@@ -75,7 +75,7 @@ bench-attacks: $(VENV)/.dev ## hostile devices against each defence: quality, an
 bench-aggregator: $(VENV)/.dev ## updates a second, memory and start of one aggregator, on SQLite and PostgreSQL; takes ten minutes
 	$(BIN)/python -m device_sims.bench.aggregator
 
-bench-fleet: $(VENV)/.dev $(FLOWER)/.bench ## the simulator: beside PyTorch and Flower, 100,000 devices, equal digests, torture; takes two hours; ARGS="--only digests"
+bench-fleet: $(VENV)/.dev $(FLOWER)/.bench ## the simulator: beside PyTorch and Flower, 100,000 devices, 5,000 real agents, equal digests, torture; takes two hours; ARGS="--only digests"
 	$(BIN)/python -m device_sims.bench.fleet $(ARGS)
 
 chaos: $(VENV)/.dev ## kill -9 of the aggregator under load, 200 times on SQLite and on PostgreSQL; KILLS=200

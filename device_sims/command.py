@@ -12,8 +12,10 @@ from device_sims.comparison.command import add_command
 from device_sims.data_options import add_data_options, load_data
 from device_sims.datasets import DatasetError
 from device_sims.demo import DemoSettings, run_demo
+from device_sims.drive import DescriptorsError
 from device_sims.fleet import FleetError, FleetPlan
 from device_sims.folder import FolderError
+from device_sims.live.command import add_run_command
 from device_sims.model_options import add_model_options, choose_model
 from device_sims.presets import preset
 from device_sims.processes import ProcessError
@@ -26,6 +28,10 @@ __all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+FAILURES = (
+    *(AgentError, BrokerError, DescriptorsError, ExportError, FleetError, ProcessError),
+    OSError,
+)
 
 EPILOG = """examples:
   rivulet-fleet demo
@@ -65,6 +71,8 @@ def _scenario(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
                 return run(arguments)
         except (DatasetError, ExportError, FolderError, RecommenderError, WireError) as error:
             return _fail(error, EXIT_USAGE)
+        except (AgentError, BrokerError, DescriptorsError, FleetError, ProcessError) as error:
+            return _fail(error, EXIT_FAILED)
         except (ValueError, OSError) as error:
             return _fail(error, EXIT_USAGE)
         except KeyboardInterrupt:
@@ -96,7 +104,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         run_demo(settings, interactions)
     except (FolderError, RecommenderError) as error:
         return _fail(error, EXIT_USAGE)
-    except (AgentError, BrokerError, ExportError, FleetError, ProcessError, OSError) as error:
+    except FAILURES as error:
         return _fail(error, EXIT_FAILED)
     except KeyboardInterrupt:
         return _fail("stopped", EXIT_FAILED)
@@ -159,7 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(demo.add_argument_group("model and local training"))
     _add_service(demo.add_argument_group("services"))
     demo.set_defaults(run=_demo)
-    for name, run in {**add_commands(commands), "compare": add_command(commands)}.items():
+    others = {
+        "run": add_run_command(commands),
+        **add_commands(commands),
+        "compare": add_command(commands),
+    }
+    for name, run in others.items():
         commands.choices[name].set_defaults(run=_scenario(run))
     return parser
 

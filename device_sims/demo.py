@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from device_sims.brokers import start_broker
 from device_sims.datasets import Interactions, Split, split_latest
 from device_sims.examiner import Examiner, newest_version
-from device_sims.fleet import Fleet, FleetPlan, device_name
+from device_sims.fleet import Fleet, FleetPlan, broker_config, device_name
 from device_sims.folder import run_folder
 from device_sims.model import Model, make_recommender
 from device_sims.progress import Progress
@@ -29,7 +29,6 @@ from device_sims.report import (
     write_report,
 )
 from device_sims.service import USER, AggregatorProcess
-from edge_agent.config import BrokerConfig, parse_broker_url
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.manifest import BatchKind
@@ -100,7 +99,7 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
             out / "devices",
             split=split,
             aggregator=aggregator.client.url,
-            broker=lambda name: _broker_config(broker.url, name, passwords.get(name)),
+            broker=lambda name: broker_config(broker.url, name, passwords.get(name)),
             plan=settings.plan,
             # The first action of a sequence is predicted from nothing, so it is no sample.
             least_history=2 if bundle.manifest.batch is BatchKind.SEQUENCE else 1,
@@ -153,13 +152,6 @@ def _words(model: Model) -> str:
 
 def _user_names(devices: int) -> list[str]:
     return [USER, *(device_name(number) for number in range(devices))]
-
-
-def _broker_config(url: str, name: str, password: str | None) -> BrokerConfig:
-    host, port, _ = parse_broker_url(url)
-    return BrokerConfig(
-        host=host, port=port, username=name if password else None, password=password
-    )
 
 
 def _train(

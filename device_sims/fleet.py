@@ -7,9 +7,6 @@ updates arrive out of order and stale, as from real devices. Passes overlap: the
 
 import math
 import queue
-import resource
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,31 +17,33 @@ import numpy as np
 
 from device_sims.datasets import ContextField, Split
 from device_sims.datasets.interactions import IntArray
+from device_sims.drive import Drive, allow_descriptors
 from edge_agent.agent import Sent
 from edge_agent.base import Base
-from edge_agent.config import AgentConfig, BrokerConfig
+from edge_agent.config import AgentConfig, BrokerConfig, TlsFiles, parse_broker_url
 from edge_agent.downloads import Downloads
 from edge_agent.durable_state import DurableState
 from edge_agent.interactions import Interaction
 from edge_agent.participant import Participant
-from edge_agent.reactor import Reactor
 from edge_agent.runtimes import open_runtime
 from edge_agent.task import LocalTask
-from edge_agent.workers import Workers
 from wire.delta import FloatArray
 
-__all__ = ["Fleet", "FleetError", "FleetPlan", "Traffic", "as_interactions", "device_name", "fill"]
+__all__ = [
+    "Fleet",
+    "FleetError",
+    "FleetPlan",
+    "Traffic",
+    "as_interactions",
+    "broker_config",
+    "device_name",
+    "fill",
+    "history",
+]
 
 TRY_AGAIN_S = 0.2
 SNAPSHOTS_KEPT = 64
-# A second thread makes the fleet slower: the two hand Python's lock to each other at each statement
-# of SQLite's.
-WORKERS = 1
-STOP_DEADLINE_S = 30.0
 STALLED_S = 60.0
-# A socket, and the database with its log and its index.
-DESCRIPTORS_A_DEVICE = 4
-SPARE_DESCRIPTORS = 200
 
 
 def device_name(number: int) -> str:
@@ -105,7 +104,8 @@ class Fleet:
             fewer takes no part in training.
 
     Raises:
-        FleetError: the system allows fewer open files than the fleet needs.
+        DescriptorsError: the system allows fewer open files than the fleet needs.
+        FleetError: no device has enough history.
 
     Attributes:
         on_update: called on the loop's thread after each answered update.
@@ -122,10 +122,11 @@ class Fleet:
         plan: FleetPlan,
         least_history: int,
     ) -> None:
-        _allow_descriptors(split.user_count * DESCRIPTORS_A_DEVICE + SPARE_DESCRIPTORS)
+        allow_descriptors(split.user_count)
         self._plan, self._rng = plan, np.random.default_rng(plan.seed)
         self.on_update: Callable[[], object] = lambda: None
-        self._reactor, self._workers = Reactor(), Workers(WORKERS, "agent")
+        self._drive = Drive()
+        self._reactor = self._drive.reactor
         # One folder of downloads, as behind a caching proxy. Each device's traffic is counted as
         # if it had fetched its own.
         self._source = Downloads(directory / "models", aggregator, keep_snapshots=SNAPSHOTS_KEPT)
@@ -150,8 +151,6 @@ class Fleet:
         self._task: LocalTask
         self._private: list[Mapping[str, FloatArray]] = [{} for _ in self._devices]
         self.traffic = Traffic()
-        self._thread = threading.Thread(target=self._reactor.run, name="reactor", daemon=True)
-        self._thread.start()
 
     @property
     def passes(self) -> int:
@@ -192,16 +191,7 @@ class Fleet:
     def stop(self) -> None:
         """Finish the work in hand, disconnect every device and close its database."""
         self._reactor.call_soon_threadsafe(self._queue.clear)
-        left = threading.Semaphore(0)
-        for device in self._devices:
-            device.stop(left.release)
-        deadline = time.monotonic() + STOP_DEADLINE_S
-        for _ in self._devices:
-            left.acquire(timeout=max(0.0, deadline - time.monotonic()))
-        self._workers.stop(STOP_DEADLINE_S)
-        self._reactor.stop()
-        self._thread.join()
-        self._reactor.close()
+        self._drive.stop(self._devices)
 
     def _device(
         self,
@@ -223,7 +213,7 @@ class Fleet:
         return Participant(
             config,
             reactor=self._reactor,
-            workers=self._workers,
+            workers=self._drive.workers,
             source=self._source,
             runtime=self._runtime,
             automatic=False,
@@ -296,23 +286,32 @@ class Fleet:
         self._private[number] = self._devices[number].agent.private_parameters(self._task)
 
 
-def _allow_descriptors(needed: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise FleetError(f"the fleet needs {needed} open files; the limit here is {hard}")
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+def broker_config(url: str, name: str, password: str | None) -> BrokerConfig:
+    """How a device connects to a broker; without a password, as nobody in particular."""
+    host, port, secured = parse_broker_url(url)
+    return BrokerConfig(
+        host=host,
+        port=port,
+        username=name if password else None,
+        password=password,
+        tls=TlsFiles() if secured else None,
+    )
 
 
 def fill(store: DurableState, split: Split, number: int) -> None:
-    """Put a user's history on the device: never the test item."""
+    """Put a user's history on the device."""
+    store.add_interactions(history(split, number))
+
+
+def history(split: Split, number: int) -> list[Interaction]:
+    """What a user's device knows: never the test item."""
     items, times = split.train.items_of(number), split.train.times_of(number)
     context = split.train.context_of(number)
     if not split.repeats:
         items = np.append(items, split.validation[number])
         times = np.append(times, split.validation_times[number])
         context = np.append(context, split.validation_context[number : number + 1], axis=0)
-    store.add_interactions(as_interactions(split.context, items, times, context))
+    return as_interactions(split.context, items, times, context)
 
 
 def as_interactions(

@@ -254,25 +254,18 @@ class Agent:
         Returns:
             None when there is nothing to train on, or it failed: then nothing has changed.
         """
-        self._training, sent = False, None
-        due_at = self._schedule.not_before
-        self._schedule.rest(base.announcement.training.interval_s)
-        started, self._started = self._started or (lambda: self._start(base)), None
         try:
-            begun = started()
-            sent = self._send(base, begun) if begun is not None else None
-        except DownloadError as error:
-            logger.warning("the local update lacks rows and changed nothing: %s", error)
-            self._schedule.go_on(due_at)
-        except (AgentError, WireError) as error:
-            logger.error("the local update failed and changed nothing: %s", error)
-        if sent is None:
-            self._schedule.failed(transient=True)
-        else:
-            self._schedule.succeeded()
-        return sent
+            return self._finish_update(base)
+        finally:
+            # Only now: whoever waits for a device to settle must find the update in its outbox.
+            self._training = False
 
     # What it can say
+
+    @property
+    def is_training(self) -> bool:
+        """Whether an update has begun and is not in the outbox yet; from any thread."""
+        return self._training
 
     def private_parameters(self, task: LocalTask) -> Mapping[str, FloatArray]:
         """The device's private parameters of a task. They are for this device only."""
@@ -334,6 +327,25 @@ class Agent:
         return self._schedule.due_at(announcement.training.interval_s if announcement else 0.0)
 
     # Finishing
+
+    def _finish_update(self, base: Base) -> Sent | None:
+        sent = None
+        due_at = self._schedule.not_before
+        self._schedule.rest(base.announcement.training.interval_s)
+        started, self._started = self._started or (lambda: self._start(base)), None
+        try:
+            begun = started()
+            sent = self._send(base, begun) if begun is not None else None
+        except DownloadError as error:
+            logger.warning("the local update lacks rows and changed nothing: %s", error)
+            self._schedule.go_on(due_at)
+        except (AgentError, WireError) as error:
+            logger.error("the local update failed and changed nothing: %s", error)
+        if sent is None:
+            self._schedule.failed(transient=True)
+        else:
+            self._schedule.succeeded()
+        return sent
 
     def _start(self, base: Base) -> "_Begun | None":
         task, announcement = base.task, base.announcement

@@ -92,34 +92,58 @@ class Connection:
         self._client: Client | None = None
         self._descriptor = -1
         self._accepted = self._stopping = self._outdated = self._falling_back = False
+        self._dialing = self._suspended = False
         self._refusal: RefusedConnectionError | None = None
         self._attempts = self._hangups = 0
         self._largest_packet_bytes: int | None = None
         self._farewell: tuple[int, Callable[[], object]] | None = None
         self._timers: dict[str, Timer] = {}
 
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the broker has accepted it; from any thread."""
+        return self._accepted
+
     def start(self) -> None:
-        """Begin to connect; from any thread."""
-        self._reactor.call_soon_threadsafe(self._dial)
+        """Begin to connect, also after ``suspend``; from any thread."""
+        self._reactor.call_soon_threadsafe(self._start)
+
+    def suspend(self) -> None:
+        """Lose the network: close without a word, and stay so until ``start``; from any thread."""
+        self._reactor.call_soon_threadsafe(self._suspend)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish with QoS 1; from any thread. Dropped when not connected."""
         self._reactor.call_soon_threadsafe(lambda: self._publish(topic, payload, retain))
 
-    def stop(self, then: Callable[[], object]) -> None:
+    def stop(self, then: Callable[[], object], *, abruptly: bool = False) -> None:
         """Publish the will, wait for the broker to take it (at most 2 s), and disconnect.
 
         Args:
             then: called on the reactor's thread when the connection is closed.
+            abruptly: without a word, as when the process is killed.
         """
-        self._reactor.call_soon_threadsafe(lambda: self._stop(then))
+        self._reactor.call_soon_threadsafe(lambda: self._stop(then, abruptly))
 
     # Connecting
 
+    def _start(self) -> None:
+        self._suspended = False
+        if self._client is None:
+            self._attempts = 0
+            self._cancel("dial")
+            self._dial()
+
+    def _suspend(self) -> None:
+        self._suspended = True
+        self._cancel("dial")
+        if self._client is not None:
+            self._drop()
+
     def _dial(self) -> None:
-        if self._stopping:
+        if self._stopping or self._dialing:
             return
-        self._refusal, self._falling_back = None, False
+        self._refusal, self._falling_back, self._dialing = None, False, True
         work = partial(
             dial,
             self._broker,
@@ -131,11 +155,12 @@ class Connection:
         self._reactor.call_blocking(work, self._dialed)
 
     def _dialed(self, outcome: Client | Exception) -> None:
+        self._dialing = False
         if isinstance(outcome, Exception):
             self._retry(explain_dial_error(outcome, self._broker))
             return
         socket: Any = outcome.socket()
-        if self._stopping:
+        if self._stopping or self._suspended:
             outcome.disconnect()
             if socket is not None:
                 socket.close()
@@ -159,7 +184,7 @@ class Connection:
         self._flush()
 
     def _retry(self, error: RefusedConnectionError | None) -> None:
-        if self._stopping:
+        if self._stopping or self._suspended:
             return
         if error is not None:
             self._listener.refused(error)
@@ -314,7 +339,8 @@ class Connection:
             self._close()
             return
         if accepted:
-            logger.warning("%s: connection lost: %s", self._broker.url, reason or "no answer")
+            if not self._suspended:
+                logger.warning("%s: connection lost: %s", self._broker.url, reason or "no answer")
             if not self._outdated:
                 # Silence may have had other causes than a broker that is too old.
                 self._protocol = MQTTv5
@@ -347,10 +373,14 @@ class Connection:
         self._flush()
         return sent.mid
 
-    def _stop(self, then: Callable[[], object]) -> None:
+    def _stop(self, then: Callable[[], object], abruptly: bool) -> None:
         self._stopping = True
         self._cancel("dial")
         self._farewell = (-1, then)
+        if abruptly:
+            self._detach()
+            self._close()
+            return
         mid = self._publish(self._will.topic, self._will.payload, True) if self._will else None
         if mid is None:
             self._close()

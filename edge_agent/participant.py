@@ -16,10 +16,12 @@ from edge_agent.config import AgentConfig
 from edge_agent.connection import Connection
 from edge_agent.dialing import Will
 from edge_agent.downloads import BlobSource
+from edge_agent.durable_state import DurableState
 from edge_agent.errors import RefusedConnectionError, StoreError
 from edge_agent.reactor import Reactor, Timer
 from edge_agent.runtimes import Runtime, open_runtime
 from edge_agent.state_dir import open_downloads, open_store
+from edge_agent.trainer import Trainer
 from edge_agent.workers import Serial, Workers
 from wire import topics
 from wire.messages import Status, StatusState
@@ -45,8 +47,11 @@ class Participant:
         workers: threads for the agent's work; likewise.
         source: where models come from; None downloads into the device's own folder.
         runtime: what trains; None opens the one that the settings name.
+        store: its durable state; None opens the database in its folder.
+        trainer: does the work of its updates; None for where it is due.
         automatic: train whenever the task's policy says so; False trains only on request, and
             reads announcements only then.
+        delay_s: of an update that it begins by itself, see ``request_update``; None for no delay.
         on_sent: called on a worker thread after each local update that went into the outbox.
         on_settled: called on a worker thread when receipts have emptied the outbox.
         clock: unix seconds.
@@ -64,13 +69,17 @@ class Participant:
         workers: Workers,
         source: BlobSource | None = None,
         runtime: Runtime | None = None,
+        store: DurableState | None = None,
+        trainer: Trainer | None = None,
         automatic: bool = True,
+        delay_s: Callable[[Base], float] | None = None,
         on_sent: Callable[[Sent], object] | None = None,
         on_settled: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.time,
         rng: np.random.Generator | None = None,
     ) -> None:
         self._reactor, self._clock, self._automatic = reactor, clock, automatic
+        self._delay_s = delay_s
         self._on_sent, self._on_settled, self._serial = on_sent, on_settled, Serial(workers)
         self._inbox: dict[object, tuple[str, bytes]] = {}
         self._inbox_lock = threading.Lock()
@@ -90,17 +99,31 @@ class Participant:
         )
         self.agent = Agent(
             config,
-            store=open_store(config, create=True),
+            store=store or open_store(config, create=True),
             source=source or open_downloads(config),
             runtime=runtime or open_runtime(config.runtime),
             transport=self._connection,
             clock=clock,
             rng=rng,
+            trainer=trainer,
         )
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker has accepted it; from any thread."""
+        return self._connection.is_accepted
+
     def start(self) -> None:
-        """Connect, and take part from then on; from any thread."""
+        """Connect, and take part from then on; also after ``suspend``; from any thread."""
         self._connection.start()
+
+    def suspend(self) -> None:
+        """Lose the network, without a word, until ``start``; work in hand goes on."""
+        self._connection.suspend()
+
+    def rest(self) -> None:
+        """Begin no more updates by itself; what waits is sent all the same. From any thread."""
+        self._automatic = False
 
     def post(self, work: Callable[[Agent], object]) -> None:
         """Do something with the agent, in turn with everything else it does; from any thread."""
@@ -122,14 +145,16 @@ class Participant:
         """
         self.post(lambda agent: self._begin(agent, delay_s, done))
 
-    def stop(self, then: Callable[[], object]) -> None:
+    def stop(self, then: Callable[[], object], *, abruptly: bool = False) -> None:
         """Say goodbye to the broker, finish the work in hand, and close the database.
 
         Args:
             then: called on a worker thread when all is done.
+            abruptly: without the goodbye, as when the process is killed.
         """
         self._stopping = True
-        self._connection.stop(lambda: self._serial.post(lambda: self._closed(then)))
+        closed = partial(self._serial.post, lambda: self._closed(then))
+        self._connection.stop(closed, abruptly=abruptly)
 
     # What the connection says, on the reactor's thread
 
@@ -169,6 +194,8 @@ class Participant:
             logger.error("%s", error)
             soonest_s = STORE_RETRY_S
         except Exception:
+            if self._stopping:
+                return
             # A fault in one turn must not silence the device for ever.
             logger.exception("the agent failed; it goes on in %d s", STORE_RETRY_S)
             soonest_s = STORE_RETRY_S
@@ -184,6 +211,8 @@ class Participant:
             except StoreError as error:
                 logger.error("message on %s is lost: %s", topic, error)
             except Exception:
+                if self._stopping:
+                    return
                 logger.exception("message on %s is lost", topic)
         if self._on_settled is not None and waiting and not agent.outbox.waiting.updates:
             self._on_settled()
@@ -217,7 +246,8 @@ class Participant:
         if self._automatic and agent.update_due():
             base = agent.begin_update()
             if base is not None:
-                self._finish(agent, base, None)
+                wait_s = None if self._delay_s is None else self._delay_s(base)
+                self._finish_after(wait_s, agent, base, None)
 
     def _begin(
         self,
@@ -232,7 +262,17 @@ class Participant:
         if base is None:
             if done is not None:
                 done(None)
-        elif wait_s is None:
+        else:
+            self._finish_after(wait_s, agent, base, done)
+
+    def _finish_after(
+        self,
+        wait_s: float | None,
+        agent: Agent,
+        base: Base,
+        done: Callable[[Sent | None], object] | None,
+    ) -> None:
+        if wait_s is None:
             self._finish(agent, base, done)
         else:
             finish = partial(self.post, lambda agent: self._finish(agent, base, done))

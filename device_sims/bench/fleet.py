@@ -49,6 +49,7 @@ def parts(torture_hours: float) -> dict[str, list[str]]:
         "updates": ["device_sims.bench.simulated_updates"],
         "flower": ["device_sims.bench.flower.comparison"],
         "scale": ["device_sims.bench.scale"],
+        "real": ["device_sims.bench.real_agents"],
         "digests": ["device_sims.bench.digests"],
         "torture": ["device_sims", "torture", "--hours", f"{torture_hours:g}"],
     }

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import shutil
-import signal
 import tempfile
 import traceback
 from collections.abc import Generator, Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from device_sims.comparison.work import Work
+from device_sims.interrupts import sparing
 
 __all__ = ["Done", "Failed", "LocalPool", "Moved", "News", "Pool", "do"]
 
@@ -121,13 +121,9 @@ class LocalPool:
         here, there = context.Pipe(duplex=False)
         self._folder.mkdir(parents=True, exist_ok=True)
         process = context.Process(target=_child, args=(there, work, self._folder), daemon=True)
-        # Ctrl-C in a terminal goes to all processes of a group. Here the parent decides what ends,
-        # and not while it starts something: a child keeps the mask that it is started with.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        # Here the parent decides what ends, and not while it starts something.
+        with sparing():
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         return here, (work, process)
 

@@ -9,13 +9,18 @@ from device_sims.datasets.interactions import IntArray
 from device_sims.examiner import Examiner
 from device_sims.nature import Nature
 from device_sims.protocol import Quality, Ranks
-from device_sims.simulation.outcome import Group
+from device_sims.scenario import Run
+from device_sims.simulation.meter import Meter
+from device_sims.simulation.outcome import Group, Measured
 from device_sims.simulation.replay import Replay
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.parameters import Table
 
-__all__ = ["Assessor", "groups", "thirds"]
+__all__ = ["Assessor", "examined", "groups", "thirds"]
+
+STREAM = 11
+"""Sets the draw of whose quality is measured apart from all others of a run."""
 
 Private = Callable[[int], Mapping[str, FloatArray]]
 
@@ -42,6 +47,40 @@ class Assessor:
         self._examiner, self._users = Examiner(bundle, split), users
         self._replay, self._private = replay, private
 
+    def measure(
+        self,
+        federated: Mapping[str, Table],
+        *,
+        now_s: float,
+        version: int,
+        updates: int,
+        meter: Meter,
+    ) -> Measured:
+        """The quality at a moment, beside what it took.
+
+        Args:
+            federated: the parameters of the newest version; empty while there are none.
+            now_s: seconds since the run began.
+            version: their number, -1 while there are none.
+            updates: made so far.
+            meter: what the fleet spent so far.
+        """
+        ranks = self.rank(federated, now_s) if federated else None
+        validation = self.validation(federated) if federated else None
+        test = ranks.quality() if ranks else None
+        return Measured(
+            hours=now_s / 3600.0,
+            version=version,
+            updates=updates,
+            bytes_up=meter.bytes_up,
+            bytes_down=meter.bytes_down,
+            energy_j=meter.energy_j,
+            examined=len(ranks.users) if ranks else 0,
+            hr_at_10=test.hr_at_10 if test else 0.0,
+            ndcg_at_10=test.ndcg_at_10 if test else 0.0,
+            validation_ndcg_at_10=validation.ndcg_at_10 if validation else None,
+        )
+
     def rank(self, federated: Mapping[str, Table], now_s: float) -> Ranks:
         """Where a version ranks the next items.
 
@@ -67,6 +106,19 @@ class Assessor:
     def exposure(self, federated: Mapping[str, Table], item: int) -> float:
         """To which share of the users a version shows an item."""
         return self._examiner.exposure(federated, self._private, item)
+
+
+def examined(run: Run, users: int) -> IntArray | None:
+    """Whose quality is measured: int64, ascending; None for all.
+
+    Args:
+        run: says how many.
+        users: how many there are.
+    """
+    if not 0 < run.evaluate_users < users:
+        return None
+    rng = np.random.default_rng([run.seed, STREAM])
+    return np.sort(rng.choice(users, run.evaluate_users, replace=False))
 
 
 def groups(

@@ -7,10 +7,10 @@ from itertools import islice
 
 import numpy as np
 
+from aggregator.blobs import Blobs
 from aggregator.fold import Fold, FoldError
 from aggregator.ledger import Ledger, UpdateKey
 from device_sims.fleet import device_name
-from device_sims.simulation.server import Server
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 
@@ -92,7 +92,8 @@ class Audit:
     @classmethod
     def of(
         cls,
-        server: Server,
+        ledger: Ledger,
+        blobs: Blobs,
         bundle: Bundle,
         *,
         created: int,
@@ -104,7 +105,8 @@ class Audit:
         """Look at everything.
 
         Args:
-            server: its ledger.
+            ledger: the aggregator's.
+            blobs: beside it.
             bundle: the task.
             created: how many updates devices made.
             accepted: those of which a device was told that they are in the ledger, each once.
@@ -112,7 +114,7 @@ class Audit:
             leaks: as counted.
             mass: as counted.
         """
-        ledger, task = server.ledger, bundle.task
+        task = bundle.task
         newest = ledger.newest_version(task)
         taken, said = array("q"), 0
         for version in ledger.between(task, 0, newest.version):
@@ -127,7 +129,7 @@ class Audit:
             unanswered=unanswered,
             twice=int((counts - 1).sum() + np.isin(waiting, merged).sum()),
             unmerged=abs(said - len(merged)),
-            not_the_fold=int(not _is_fold(server, bundle, newest.version, newest.digest)),
+            not_the_fold=int(not _is_fold(ledger, blobs, bundle, newest.version, newest.digest)),
             leaks=leaks,
             mass=mass,
         )
@@ -143,10 +145,10 @@ def _unknown(ledger: Ledger, keys: list[UpdateKey]) -> int:
     return len(keys) - len(ledger.decisions(keys))
 
 
-def _is_fold(server: Server, bundle: Bundle, version: int, digest: str) -> bool:
-    fold = Fold(server.ledger, bundle.task, bundle.manifest.federated)
+def _is_fold(ledger: Ledger, blobs: Blobs, bundle: Bundle, version: int, digest: str) -> bool:
+    fold = Fold(ledger, bundle.task, bundle.manifest.federated)
     try:
-        folded = fold.rebuild(server.blobs, version, trusted={0})
+        folded = fold.rebuild(blobs, version, trusted={0})
     except FoldError:
         return False
     return folded.digest == digest

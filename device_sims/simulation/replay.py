@@ -13,9 +13,10 @@ import numpy as np
 from device_sims.datasets import DatasetError, Histories, Split
 from device_sims.datasets.interactions import IntArray
 from device_sims.fleet import as_interactions
+from device_sims.scenario import Scenario
 from edge_agent.interactions import Interaction
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "replay_of"]
 
 TOGETHER_S = 60.0
 """What comes within so many seconds is written down together."""
@@ -109,6 +110,19 @@ class Replay:
         return as_interactions(
             self._split.context, self._items[at], self._times[at], self._context[at]
         )
+
+
+def replay_of(scenario: Scenario, split: Split) -> Replay | None:
+    """Of a scenario's data; None where all of it is there from the start.
+
+    Raises:
+        DatasetError: see ``Replay``.
+    """
+    data = scenario.data
+    if not data.replay:
+        return None
+    duration_s = 3600.0 * scenario.run.hours
+    return Replay(split, history=data.history, future=data.future, duration_s=duration_s)
 
 
 def _joined(split: Split) -> tuple[IntArray, IntArray, IntArray, IntArray]:

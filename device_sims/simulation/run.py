@@ -1,22 +1,19 @@
 """One simulation, from a scenario to what came of it."""
 
 import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from device_sims.datasets import Split
-from device_sims.datasets.interactions import IntArray
 from device_sims.fleet import device_name, fill
+from device_sims.interrupts import interrupting
 from device_sims.nature import Nature, Population
 from device_sims.scenario import Faults, Scenario
-from device_sims.simulation.assess import Assessor, groups
+from device_sims.simulation.assess import Assessor, examined, groups
 from device_sims.simulation.attackers import forge_of, hostile, promoted_item
 from device_sims.simulation.audit import Accepted, Audit, PrivacyWatch
 from device_sims.simulation.crowd import Crowd
@@ -32,7 +29,7 @@ from device_sims.simulation.outcome import Measured, Outcome
 from device_sims.simulation.pages import Pages
 from device_sims.simulation.places import Places
 from device_sims.simulation.power import Breaker
-from device_sims.simulation.replay import Replay
+from device_sims.simulation.replay import replay_of
 from device_sims.simulation.server import Server
 from device_sims.simulation.source import DirectSource
 from device_sims.simulation.virtual_time import START, VirtualTime
@@ -101,7 +98,7 @@ class _Simulation:
         self._scenario, self._bundle, self._split = scenario, bundle, split
         self._time, self._happened, faults = VirtualTime(), Counter[str](), scenario.faults
         population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
-        self._replay = _replay(scenario, split)
+        self._replay = replay_of(scenario, split)
         self._item = promoted_item(scenario.attackers, split, bundle.manifest)
         self._network = Network(
             self._time, faults, scenario.service.together_s, self._fault_rng(0), self._happened
@@ -121,7 +118,8 @@ class _Simulation:
         self._created, self._accepted = 0, Accepted(bundle.task)
         self._updates, self._meter = Counter[int](), Meter()
         self._privacy, self._mass = PrivacyWatch(), MassWatch(bundle.manifest.federated)
-        self._assessor = Assessor(bundle, split, self._replay, self._private, self._examined())
+        whose = examined(scenario.run, split.user_count)
+        self._assessor = Assessor(bundle, split, self._replay, self._private, whose)
         backup_rng = self._fault_rng(2)
         natures = [population.nature(number) for number in range(split.user_count)]
         source = DirectSource(bundle, self._server.blobs, self._server.patches)
@@ -167,7 +165,7 @@ class _Simulation:
         self._plan_broker_restart()
         measured: list[Measured] = []
         steps = _moments(run.hours, run.evaluate_every_h)
-        with _interrupting(self._time):
+        with interrupting(self._time.interrupt):
             for hours, evaluate in steps:
                 self._time.run_until(START + 3600.0 * hours)
                 if self._time.interrupted:
@@ -274,7 +272,8 @@ class _Simulation:
             faults={kind: count for kind, count in sorted(self._happened.items()) if count},
             model=server.ledger.newest_version(task).digest,
             audit=Audit.of(
-                server,
+                server.ledger,
+                server.blobs,
                 self._bundle,
                 created=self._created,
                 accepted=self._accepted,
@@ -292,28 +291,14 @@ class _Simulation:
 
     def _measure(self) -> Measured:
         federated = self._federated()
-        ranks = self._assessor.rank(federated, self._now_s()) if federated else None
-        validation = self._assessor.validation(federated) if federated else None
-        test = ranks.quality() if ranks else None
-        return Measured(
-            hours=self._now_s() / 3600.0,
-            version=self._server.reports.newest_publication(self._bundle.task) if ranks else -1,
+        newest = self._server.reports.newest_publication(self._bundle.task)
+        return self._assessor.measure(
+            federated,
+            now_s=self._now_s(),
+            version=newest if federated else -1,
             updates=self._created,
-            bytes_up=self._meter.bytes_up,
-            bytes_down=self._meter.bytes_down,
-            energy_j=self._meter.energy_j,
-            examined=len(ranks.users) if ranks else 0,
-            hr_at_10=test.hr_at_10 if test else 0.0,
-            ndcg_at_10=test.ndcg_at_10 if test else 0.0,
-            validation_ndcg_at_10=validation.ndcg_at_10 if validation else None,
+            meter=self._meter,
         )
-
-    def _examined(self) -> IntArray | None:
-        """Whose quality is measured; None for all."""
-        count, users = self._scenario.run.evaluate_users, self._split.user_count
-        if not 0 < count < users:
-            return None
-        return np.sort(self._rng(11).choice(users, count, replace=False))
 
     def _now_s(self) -> float:
         return self._time() - START
@@ -383,29 +368,8 @@ class _Simulation:
         return self._rng(stream, self._scenario.faults.seed)
 
 
-def _replay(scenario: Scenario, split: Split) -> Replay | None:
-    data = scenario.data
-    if not data.replay:
-        return None
-    duration_s = 3600.0 * scenario.run.hours
-    return Replay(split, history=data.history, future=data.future, duration_s=duration_s)
-
-
 def _number(device: str) -> int:
     return int(device.rpartition("-")[2])
-
-
-@contextmanager
-def _interrupting(time: VirtualTime) -> Iterator[None]:
-    """Ctrl-C waits for what is happening: in the middle of it nothing would be consistent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda _signal, _frame: time.interrupt())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _moments(hours: float, every_h: float) -> list[tuple[float, bool]]:

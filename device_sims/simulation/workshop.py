@@ -21,7 +21,7 @@ from wire.bundle import Bundle
 if TYPE_CHECKING:
     from export.recommender import Recommender
 
-__all__ = ["Prepared", "Workshop"]
+__all__ = ["Prepared", "Workshop", "build_task"]
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,23 @@ class Workshop:
             )
 
 
-def _make(scenario: Scenario, interactions: Interactions, split: Split, folder: Path) -> Prepared:
+def build_task(
+    model: Model, interactions: Interactions, folder: Path
+) -> tuple[Bundle, "Recommender"]:
+    """Export a task.
+
+    Args:
+        model: what is trained.
+        interactions: it is made to fit them.
+        folder: for the bundle.
+
+    Raises:
+        ExportError: the recommender cannot be exported.
+        RecommenderError: it refuses its options, or does not fit the data.
+    """
     # Only here: PyTorch takes seconds to import, and an error in the scenario should not.
     from export import build_bundle
 
-    model = scenario.model
     recommender = make_recommender(model, interactions, seed=0)
     bundle = build_bundle(
         recommender,
@@ -128,8 +140,13 @@ def _make(scenario: Scenario, interactions: Interactions, split: Split, folder: 
         training=model.training,
         codec=model.codec,
     )
-    kit = Kit(bundle.raw_manifest, _update_program(bundle), _fleet_program(recommender, model))
-    return Prepared(bundle, split, kit)
+    return bundle, recommender
+
+
+def _make(scenario: Scenario, interactions: Interactions, split: Split, folder: Path) -> Prepared:
+    bundle, recommender = build_task(scenario.model, interactions, folder)
+    program = _fleet_program(recommender, scenario.model)
+    return Prepared(bundle, split, Kit(bundle.raw_manifest, _update_program(bundle), program))
 
 
 def _update_program(bundle: Bundle) -> bytes:

@@ -96,6 +96,42 @@ def test_the_will_speaks_when_the_device_dies(tmp_path: Path, reactor: Reactor) 
         stop(connection)
 
 
+def test_a_suspended_connection_is_gone_without_a_word_until_it_is_started(
+    tmp_path: Path, reactor: Reactor
+) -> None:
+    with Mosquitto(tmp_path) as broker, Watcher(broker.port) as watcher:
+        connection, heard = connect(reactor, broker.port, "down/#")
+        for round_ in range(1, 4):
+            wait_until(lambda: heard.events.count("connected") == round_)  # noqa: B023
+            assert connection.is_accepted
+            connection.suspend()
+            # The will, which only the broker can have sent.
+            wait_until(lambda: watcher.heard(STATUS) == [b"offline"] * round_)  # noqa: B023
+            assert heard.events == ["connected", "disconnected"] * round_
+            assert not connection.is_accepted
+            # Meanwhile no attempt is waited for: nothing but `start` makes another one.
+            assert "dial" not in connection._timers
+            connection.start()
+        wait_until(lambda: heard.events.count("connected") == 4)
+        stop(connection)
+        assert not heard.errors
+
+
+def test_whoever_is_stopped_abruptly_leaves_the_goodbye_to_the_broker(
+    tmp_path: Path, reactor: Reactor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Mosquitto(tmp_path) as broker, Watcher(broker.port) as watcher:
+        connection, heard = connect(reactor, broker.port)
+        wait_until(lambda: heard.events)
+        said: list[object] = []
+        monkeypatch.setattr(connection, "_publish", lambda *words: said.append(words))
+        closed = threading.Event()
+        connection.stop(closed.set, abruptly=True)
+        wait_until(closed.is_set)
+        wait_until(lambda: watcher.heard(STATUS) == [b"offline"])
+        assert said == []
+
+
 def test_broker_restart_is_survived(tmp_path: Path, reactor: Reactor) -> None:
     with Mosquitto(tmp_path) as broker:
         connection, heard = connect(reactor, broker.port, "down/#")

@@ -73,6 +73,9 @@ class Devices:
         device.start()
         return device
 
+    def forget(self, device: Participant) -> None:
+        self._running.remove(device)
+
     def stop(self) -> None:
         closed = threading.Semaphore(0)
         for device in self._running:
@@ -224,6 +227,64 @@ def test_a_restart_of_the_device_goes_on_where_it_was(stub: Aggregator, devices:
     wait_until(lambda: device.agent.store.counters()["accepted"] == 1)
     assert stub.sequences() == [stub.sequences()[0]] * len(stub.updates)
     assert len(stub.web.requests) == downloads
+
+
+def test_an_update_takes_as_long_as_the_driver_says_and_the_device_can_be_offline_meanwhile(
+    stub: Aggregator, devices: Devices
+) -> None:
+    asked: list[Base] = []
+
+    def delay_s(base: Base) -> float:
+        asked.append(base)
+        device.suspend()
+        return 0.1
+
+    device: Participant = devices.start(delay_s=delay_s)
+    stub.announce(stub.task.announce(0, training=SLOW))
+    wait_until(lambda: waiting(device) == 1)
+    assert len(asked) == 1
+    assert not device.is_connected
+    assert stub.updates == []
+    device.start()
+    wait_until(lambda: len(stub.updates) == 1 and not waiting(device))
+
+
+def test_a_resting_device_trains_no_more_and_still_sends_what_waits(
+    stub: Aggregator, devices: Devices
+) -> None:
+    def delay_s(_base: Base) -> float:
+        device.suspend()
+        return 0.0
+
+    device: Participant = devices.start(delay_s=delay_s)
+    stub.announce(stub.task.announce(0, training=FAST))
+    wait_until(lambda: waiting(device) == 1)
+    device.rest()
+    device.start()
+    wait_until(lambda: len(stub.updates) == 1 and not waiting(device))
+    stub.announce(stub.task.announce(1, training=FAST))
+    done = threading.Event()
+    wait_until(lambda: device.agent.next_due(training=False) is None)
+    device.post(lambda _agent: done.set())
+    wait_until(done.is_set)
+    assert len(stub.updates) == 1
+
+
+def test_what_a_killed_device_had_written_is_sent_by_its_successor(
+    stub: Aggregator, devices: Devices
+) -> None:
+    stub.outcome = lambda _update: None
+    device = devices.start()
+    stub.announce(stub.task.announce(0, training=SLOW))
+    wait_until(lambda: len(stub.updates) == 1)
+    closed = threading.Event()
+    device.stop(closed.set, abruptly=True)
+    wait_until(closed.is_set)
+    devices.forget(device)
+    stub.outcome = lambda _update: Outcome.ACCEPTED
+    successor = devices.start()
+    wait_until(lambda: successor.agent.store.counters()["accepted"] == 1)
+    assert set(stub.sequences()) == {stub.sequences()[0]}
 
 
 def test_a_fault_is_logged_answered_and_survived(

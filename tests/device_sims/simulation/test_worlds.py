@@ -251,7 +251,7 @@ def test_admission_refuses_what_the_scenario_lets_it_refuse(workshop: Workshop) 
     assert held_off.audit.broken == let_in.audit.broken == []
 
 
-def test_colluders_have_their_item_shown_and_a_trimmed_mean_holds_them_off(
+def test_colluders_have_their_item_shown_and_a_cap_for_rows_holds_them_off(
     workshop: Workshop,
 ) -> None:
     def exposure(share: float, **rule: float) -> float:
@@ -265,7 +265,7 @@ def test_colluders_have_their_item_shown_and_a_trimmed_mean_holds_them_off(
         assert found is not None
         return found
 
-    assert exposure(0.1) > max(exposure(0.0), exposure(0.1, trim=0.3)) + 0.4
+    assert exposure(0.1) > max(exposure(0.0), exposure(0.1, row_clip=3.0)) + 0.4
 
 
 def test_a_staleness_limit_refuses_slow_devices(workshop: Workshop) -> None:

@@ -1,0 +1,1 @@
+"""A scenario in real time: production agents in a few processes on real connections."""

@@ -1,0 +1,123 @@
+"""``rivulet-fleet run``."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from device_sims.folder import run_folder
+
+__all__ = ["add_run_command"]
+
+EPILOG = """examples:
+  rivulet-fleet simulate --example > scenario.toml
+  rivulet-fleet run scenario.toml --speed-up 60
+      two hours of the scenario in two minutes
+  rivulet-fleet run scenario.toml --processes 2 \\
+      --broker mqtt://broker.example --aggregator http://aggregator.example:8080
+      against a service somewhere else
+
+--speed-up divides every duration of the scenario: its hours, the fleet's times (updates,
+stretches with and without a connection, hours of the day, coming and going), clocks that are off,
+the interval between a device's updates, the aggregator's waiting and announcing, and the time
+until what crashed is started again. It does not divide what takes real time here: training, the
+disk, the network, agents that reconnect to a broker (up to 2 s after the first loss) and that
+send again what was not answered (after 30 s and more). A fleet that this machine cannot drive at
+that speed is slower than its scenario; the number of updates shows it.
+
+Ctrl-C ends the run early: what waits is delivered, and what was done is reported. A second one
+stops.
+"""
+
+
+def add_run_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> Callable[[argparse.Namespace], int]:
+    """Add the command; gives what runs it and returns its exit code."""
+    parser = commands.add_parser(
+        "run",
+        help="run a scenario in real time: real agents, broker, aggregator",
+        description="The scenario of `rivulet-fleet simulate`, for real: every device is a "
+        "production agent with its own MQTT connection and its own storage, which comes, goes, and "
+        "dies as the scenario says; the aggregator is a process that is killed, the broker is "
+        "restarted. What cannot be done for real is said before it starts.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenario", type=Path, help="a TOML file")
+    parser.add_argument("--seed", type=int, help="instead of the scenario's")
+    parser.add_argument(
+        "--speed-up",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="divides the scenario's durations; 1 by default",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that share the devices; 1 by default"
+    )
+    parser.add_argument(
+        "--broker",
+        default="auto",
+        help="mosquitto, embedded, mqtt://host:port (agents connect without a password), or auto, "
+        "the default: mosquitto where it is installed",
+    )
+    parser.add_argument(
+        "--aggregator",
+        metavar="URL",
+        help="one that runs, at the broker of --broker, and serves the scenario's task; default: "
+        "one is started",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/run"), help="folder to write")
+    return _run
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Only here: they bring the aggregator along, and `--help` should not wait for that.
+    from device_sims.live.run import LiveSettings, run_live
+    from device_sims.scenario import ScenarioError, read_scenario
+    from device_sims.simulation.report import table
+
+    speed_up = arguments.speed_up
+    if not (math.isfinite(speed_up) and speed_up > 0.0):
+        raise ScenarioError(f"--speed-up is {speed_up:g}; expected a number above 0")
+    if arguments.processes < 1:
+        raise ScenarioError(f"--processes is {arguments.processes}; expected at least 1")
+    if arguments.aggregator is not None and "://" not in arguments.broker:
+        raise ScenarioError("--aggregator goes with --broker URL: the broker that it listens to")
+    scenario = read_scenario(arguments.scenario)
+    if arguments.seed is not None:
+        scenario = scenario.with_seed(arguments.seed)
+    with run_folder(arguments.out) as out:
+        live = run_live(
+            scenario,
+            LiveSettings(
+                out=out,
+                broker=arguments.broker,
+                aggregator=arguments.aggregator,
+                processes=arguments.processes,
+                speed_up=speed_up,
+            ),
+        )
+        outcome, path = live.outcome, out / "outcome.json"
+        document = {
+            **outcome.to_dict(),
+            "live": {
+                "speed_up": speed_up,
+                **{name: value for name, value in asdict(live).items() if name != "outcome"},
+            },
+        }
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(table(outcome))
+        if live.unchecked:
+            print(f"not checked  {', '.join(live.unchecked)}: they are in the aggregator's ledger")
+        if live.errors:
+            print(f"errors       {live.errors:,}, see {out}/agents-*.log")
+        print(
+            f"connected    {live.connected:,} devices at most; {live.took_part:,} had an update "
+            f"accepted\nprocesses    {live.cpu_s:,.1f} s of CPU in {live.wall_s:,.1f} s, "
+            f"{live.memory_bytes / 1e6:,.0f} MB\nwritten: {path}"
+        )
+    return 1 if outcome.audit.broken else 0

@@ -1,0 +1,275 @@
+"""One scenario both ways: for real and under a virtual clock; and what a real run refuses."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_sims.brokers import Broker, EmbeddedBroker, find_mosquitto
+from device_sims.command import main
+from device_sims.live.feasible import check_feasible, left_out
+from device_sims.live.pace import Pace, hurried
+from device_sims.live.run import UNCHECKED, LiveSettings, run_live
+from device_sims.live.troubles import Troubles
+from device_sims.scenario import (
+    Attackers,
+    Faults,
+    Scenario,
+    ScenarioError,
+    Selection,
+    Service,
+    load_interactions,
+    to_toml,
+)
+from device_sims.service import AggregatorProcess
+from device_sims.simulation.workshop import Workshop, build_task
+from tests.edge_agent.running import wait_until
+
+FLEET = Path(sys.executable).with_name("rivulet-fleet")
+DEADLINE_S = 120.0
+SPEED_UP = 120.0
+SCENARIO = Scenario.from_dict(
+    {
+        "task": {"training": {"interval_s": 120.0}},
+        "data": {"users": 30},
+        "fleet": {
+            "update_s": 5.0,
+            "update_sigma": 0.5,
+            "online_s": 900.0,
+            "offline_s": 60.0,
+            "clock_skew_s": 10.0,
+        },
+        "aggregation": {"buffer_size": 5},
+        # So that whatever is made is accepted in the end.
+        "admission": {"norm_factor": 0.0},
+        "run": {"hours": 0.35, "evaluate_every_h": 0.0},
+    },
+    name="both",
+)
+QUALITY_TOLERANCE = 0.15
+"""Of NDCG@10: of 30 devices, four that rank their item elsewhere move it as much."""
+UPDATES_TOLERANCE = 0.25
+needs_mosquitto = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
+
+
+@pytest.mark.slow
+@needs_mosquitto
+def test_a_scenario_ends_the_same_for_real_and_under_a_virtual_clock(tmp_path: Path) -> None:
+    simulated = Workshop(tmp_path / "simulated").run(SCENARIO)
+    live = run_live(SCENARIO, _settings(tmp_path, processes=2))
+    real = live.outcome
+    assert simulated.audit.broken == real.audit.broken == []
+    assert (live.unchecked, live.errors, live.stopped) == ((), 0, False)
+    assert (real.devices, live.took_part) == (simulated.devices, simulated.devices)
+    # The same devices by nature: each third and each class has the same members.
+    assert {name: group.devices for name, group in real.groups.items()} == {
+        name: group.devices for name, group in simulated.groups.items()
+    }
+    assert real.audit.created == pytest.approx(simulated.audit.created, rel=UPDATES_TOLERANCE)
+    assert real.audit.accepted == real.audit.created
+    ends = [outcome.quality[-1].ndcg_at_10 for outcome in (simulated, real)]
+    assert ends[1] == pytest.approx(ends[0], abs=QUALITY_TOLERANCE)
+    sent = [outcome.quality[-1].bytes_up / outcome.audit.created for outcome in (simulated, real)]
+    assert sent[1] == pytest.approx(sent[0], rel=0.1)
+
+
+@pytest.mark.slow
+@needs_mosquitto
+def test_agents_aggregator_and_broker_that_die_lose_nothing(tmp_path: Path) -> None:
+    scenario = replace(
+        SCENARIO,
+        faults=Faults(agent_crash=0.05, aggregator_crash=0.02, broker_restarts_h=10.0),
+        # Interactions and devices come as time goes by, and some devices go for good.
+        data=replace(SCENARIO.data, replay=True),
+        fleet=replace(SCENARIO.fleet, new_share=0.3, stay_h=1.0),
+    )
+    live = run_live(scenario, _settings(tmp_path, processes=2))
+    assert (live.outcome.audit.broken, live.errors) == ([], 0)
+    assert live.outcome.audit.accepted > 30
+    assert set(live.outcome.faults) == {"agent_crash", "aggregator_crash", "broker_restart"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_reports_what_was_done_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    scenario = replace(SCENARIO, run=replace(SCENARIO.run, hours=100.0, evaluate_every_h=0.01))
+    (tmp_path / "long.toml").write_text(to_toml(scenario))
+    out = tmp_path / "run"
+    command = [str(FLEET), "run", str(tmp_path / "long.toml"), "--speed-up", "120"]
+    with subprocess.Popen(
+        [*command, "--broker", "embedded", "--processes", "2", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("training"):
+                break
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert "stopped: delivering" in said
+    document: dict[str, Any] = json.loads((out / "outcome.json").read_text())
+    assert document["live"]["stopped"] is True
+    assert document["audit"]["unanswered"] == 0
+    # What watches over the processes' shared memory ends a moment after them.
+    wait_until(lambda: _session(process.pid) == [])
+
+
+@pytest.mark.slow
+def test_a_service_elsewhere_is_used_once_it_has_the_task(tmp_path: Path) -> None:
+    scenario = replace(
+        SCENARIO, data=replace(SCENARIO.data, users=6), run=replace(SCENARIO.run, hours=0.1)
+    )
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker(tmp_path / "broker"))
+        aggregator = stack.enter_context(_aggregator(tmp_path, broker.url, hurried(scenario, 1.0)))
+        url = aggregator.client.url
+        settings = _settings(tmp_path, processes=1, broker=broker.url, aggregator=url)
+        with pytest.raises(ScenarioError, match="does not serve this scenario's task"):
+            run_live(scenario, settings)
+        # It serves the task of a slower clock: another interval, so another task.
+        aggregator.stop()
+        bundle = tmp_path / "task"
+        shutil.copytree(settings.out / "bundle", bundle)
+        again = stack.enter_context(
+            AggregatorProcess(
+                tmp_path / "other", broker=broker.url, bundle=bundle, password=None, settings={}
+            )
+        )
+        live = run_live(
+            scenario,
+            replace(settings, out=tmp_path / "again", aggregator=again.client.url),
+        )
+    assert live.unchecked == UNCHECKED
+    assert live.outcome.audit.created == live.outcome.audit.accepted > 0
+    assert live.outcome.audit.broken == []
+    assert any("[aggregation]" in sentence for sentence in live.left_out)
+
+
+@given(st.floats(0.01, 1e4))
+def test_a_faster_clock_shortens_what_the_task_and_the_aggregator_wait(factor: float) -> None:
+    faster = hurried(SCENARIO, factor)
+    interval_s = faster.model.training.interval_s
+    assert interval_s * factor == pytest.approx(SCENARIO.model.training.interval_s)
+    announced_s = faster.service.announce_interval_s
+    assert announced_s * factor == pytest.approx(SCENARIO.service.announce_interval_s)
+    assert (faster.fleet, faster.faults, faster.run) == (
+        SCENARIO.fleet,
+        SCENARIO.faults,
+        SCENARIO.run,
+    )
+    pace = Pace(factor, 0.0)
+    assert pace.wall_s(60.0) * factor == pytest.approx(60.0)
+
+
+def test_what_cannot_be_done_for_real_is_said() -> None:
+    faults = Faults(lost=0.1, backup=0.2, aggregator_crash=0.01, broker_restarts_h=2.0)
+    scenario = replace(SCENARIO, faults=faults, service=Service(together_s=2.0))
+    said = "\n".join(left_out(scenario, own_broker=True, own_aggregator=True))
+    assert "faults.lost = 0.1" in said
+    assert "faults.backup = 0.2" in said
+    assert "service.together_s = 2" in said
+    assert "aggregator_crash" not in said
+    assert "broker_restarts_h" not in said
+    said = "\n".join(left_out(scenario, own_broker=False, own_aggregator=False))
+    for name in ("aggregator_crash", "broker_restarts_h", "[aggregation]"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"attackers": Attackers(share=0.2)}, r"attackers\.share is 0\.2"),
+        ({"selection": Selection(places=10)}, r"selection\.places is 10; expected 0"),
+        (
+            {"selection": Selection(behind_versions=(3, 5))},
+            r"selection\.behind_versions is \(3, 5\); expected \(0, 0\)",
+        ),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        check_feasible(replace(SCENARIO, **changed))
+
+
+def test_an_aggregator_is_started_again_at_once_when_the_run_is_to_end() -> None:
+    happened: list[str] = []
+
+    class Aggregator:
+        def kill(self) -> None:
+            happened.append("killed")
+
+        def restart(self) -> None:
+            happened.append("started")
+
+    def stopped() -> bool:
+        happened.append("asked")
+        return True
+
+    troubles = Troubles(
+        Faults(aggregator_crash=0.2, restart_s=30.0),
+        cast(AggregatorProcess, Aggregator()),
+        cast(Broker, None),
+        Pace(1.0, time.time()),
+        np.random.default_rng(0),
+        stopped,
+    )
+    troubles.strike(1_000)
+    assert happened == ["killed", "asked", "started"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--speed-up", "0"], "--speed-up is 0"),
+        (["--speed-up", "nan"], "--speed-up is nan"),
+        (["--processes", "0"], "--processes is 0"),
+        (["--aggregator", "http://127.0.0.1:1"], "--aggregator goes with --broker URL"),
+        (["--broker", "mqtt://127.0.0.1:1"], "no broker answers"),
+    ],
+)
+def test_bad_options_are_named(
+    tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.toml").write_text(to_toml(SCENARIO))
+    out = tmp_path / "run"
+    assert main(["run", str(tmp_path / "a.toml"), *options, "--out", str(out)]) in (1, 2)
+    assert said in capsys.readouterr().err
+
+
+def _session(leader: int) -> list[str]:
+    """The processes that are left of a session."""
+    command = ["ps", "-o", "pid=", "-s", str(leader)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
+def _settings(
+    root: Path, *, processes: int, broker: str = "mosquitto", aggregator: str | None = None
+) -> LiveSettings:
+    return LiveSettings(
+        out=root / "run",
+        broker=broker,
+        aggregator=aggregator,
+        processes=processes,
+        speed_up=SPEED_UP,
+    )
+
+
+def _aggregator(root: Path, broker: str, scenario: Scenario) -> AggregatorProcess:
+    interactions = load_interactions(scenario.data)
+    bundle, _ = build_task(scenario.model, interactions, root / "slower")
+    return AggregatorProcess(
+        root / "service", broker=broker, bundle=bundle.root, password=None, settings={}
+    )
