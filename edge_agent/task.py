@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from wire.parameters import Table, map_parameters, map_scoring_parameters
 __all__ = ["LocalTask", "known_manifest", "map_checked", "map_for_scoring", "open_task"]
 
 T = TypeVar("T", bound=Table)
+
+_mapped_now: WeakValueDictionary[tuple[object, ...], FloatArray] = WeakValueDictionary()
+"""What some agent of this process has mapped, by file and parameter. While it is there, its inode
+is not given to another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +89,26 @@ def _manifest(raw: bytes) -> Manifest:
 def map_checked(path: Path, specs: Sequence[ParameterSpec]) -> dict[str, FloatArray]:
     """Map a parameter file that must hold at least the given parameters in their shapes.
 
+    Agents of one process that use the same file share one mapping of it.
+
     Raises:
         TransientDownloadError: the file has gone since it was downloaded.
         PermanentDownloadError: it is not a file of these parameters.
     """
-    return _mapped(map_parameters, path, specs)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    file = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    found = {spec.name: _mapped_now.get((*file, spec)) for spec in specs}
+    shared = {name: values for name, values in found.items() if values is not None}
+    if len(shared) == len(specs):
+        return shared
+    mapped = _mapped(map_parameters, path, specs)
+    # As plain arrays: whatever is taken from a map costs several times as much.
+    plain = {name: values.view(np.ndarray) for name, values in mapped.items()}
+    _mapped_now.update({(*file, spec): plain[spec.name] for spec in specs})
+    return plain
 
 
 def map_for_scoring(path: Path, specs: Sequence[ParameterSpec]) -> dict[str, Table]:
@@ -104,13 +124,17 @@ def _mapped(
     except BundleError as error:
         raise PermanentDownloadError(str(error)) from None
     except OSError as error:
-        raise TransientDownloadError(f"cannot read {path.name}: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     for spec in specs:
         if spec.name not in mapped or mapped[spec.name].shape != spec.shape:
             raise PermanentDownloadError(
                 f"{path.name} lacks {spec.name} in the manifest's shape {list(spec.shape)}"
             )
     return {spec.name: mapped[spec.name] for spec in specs}
+
+
+def _unreadable(path: Path, error: OSError) -> TransientDownloadError:
+    return TransientDownloadError(f"cannot read {path.name}: {error.strerror}")
 
 
 def _fetch(entry: FileEntry, source: BlobSource) -> ProgramFile:

@@ -15,7 +15,7 @@ import numpy as np
 from edge_agent.local_update import Training, conclude
 from edge_agent.runtimes.protocol import Array, Program
 from edge_agent.task import LocalTask
-from wire.codec import decode_delta, encode_delta
+from wire.codec import encode_and_decode
 from wire.delta import Delta, FloatArray, RowBlock, Tensor
 from wire.feedback import compensate, leftover
 from wire.manifest import Manifest
@@ -100,12 +100,12 @@ def pack(manifest: Manifest, work: Work, outputs: Mapping[str, Array]) -> Made:
     residual = touched(work.residual, learned.delta)
     compensated = compensate(learned.delta, residual, work.codec)
     rng = np.random.default_rng(work.seed)
-    payload = encode_delta(compensated, manifest.federated, work.codec, rng)
+    payload, decoded = encode_and_decode(compensated, manifest.federated, work.codec, rng)
     return Made(
         payload=payload,
         learned=learned.delta,
         private=learned.private,
-        residual=leftover(residual, compensated, decode_delta(payload, manifest.federated)),
+        residual=leftover(residual, compensated, decoded),
         train_loss=float(learned.losses.mean()),
         examples=learned.examples,
     )

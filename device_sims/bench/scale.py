@@ -103,7 +103,12 @@ def shortened(scenario: Scenario, *, devices: int | None, updates: int) -> Scena
         scenario,
         data=replace(data, users=most),
         model=replace(model, training=training),
-        fleet=replace(fleet, online_s=fleet.online_s * share, offline_s=fleet.offline_s * share),
+        fleet=replace(
+            fleet,
+            online_s=fleet.online_s * share,
+            offline_s=fleet.offline_s * share,
+            new_within_h=fleet.new_within_h * share,
+        ),
         run=replace(run, hours=run.hours * updates / UPDATES),
     )
 

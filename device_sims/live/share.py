@@ -246,7 +246,7 @@ class _Share:
             aggregator=plan.aggregator,
             broker=broker_config(plan.broker, name, plan.passwords.get(name)),
             task=self._task,
-            holdout=not plan.split.repeats,
+            holdout=plan.scenario.run.holdout and not plan.split.repeats,
             # A kill keeps what was written; only a power cut of this machine would not.
             durability="normal",
         )

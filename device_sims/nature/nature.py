@@ -13,7 +13,8 @@ from device_sims.nature.hours import Hours
 __all__ = ["Conditions", "Nature", "Stretch"]
 
 LEAST_STRETCH_S = 1e-3
-"""What is shorter is rounding, where one window ends as another begins."""
+"""What is shorter is rounding, where one window ends as another begins: a clock that counts from
+1970 has no finer steps than a quarter of a microsecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class Nature:
         """
         now_s = max(now_s, self.joins_s)
         found = self._drawn(now_s, rng) if self.trace is None else self._traced(now_s)
-        if found is None or found.from_s >= self.leaves_s:
+        if found is None or found.from_s > self.leaves_s - LEAST_STRETCH_S:
             return None
         return replace(found, to_s=min(found.to_s, self.leaves_s))
 
@@ -117,7 +118,8 @@ class Nature:
     def _traced(self, now_s: float) -> Stretch | None:
         trace = self.trace or ()
         begun = math.floor(now_s / self.repeats_s) * self.repeats_s if self._repeats else 0.0
-        at = bisect_right(trace, now_s - begun, key=lambda stretch: stretch.to_s)
+        least_s = now_s - begun + LEAST_STRETCH_S
+        at = bisect_right(trace, least_s, key=lambda stretch: stretch.to_s)
         if at == len(trace):
             if not trace or not self._repeats:
                 return None

@@ -19,6 +19,9 @@ class Run:
         checks: look at every message and at every update of a device whether private parameters
             are in it, and whether what was learned is all there. It takes time; a fleet of 100,000
             can do without.
+        holdout: a device keeps its latest interaction out of its training and ranks it before each
+            update, as the service's agents do; without, it trains on all of them and says nothing
+            about quality. Quality here is measured on other interactions in any case.
     """
 
     hours: float = 2.0
@@ -26,6 +29,7 @@ class Run:
     evaluate_users: int = 0
     seed: int = 0
     checks: bool = True
+    holdout: bool = True
 
 
 def read_run(given: object) -> Run:

@@ -8,10 +8,14 @@ from device_sims.nature import Nature
 from device_sims.simulation.device import Device, Surroundings
 from device_sims.simulation.pages import Pages
 from device_sims.simulation.sleep import Left, Sleep
+from device_sims.simulation.virtual_time import START
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 
 __all__ = ["Crowd"]
+
+OF_NO_USE_AT_REST = frozenset({Device.connect, Device.drop, Device.ring, Device.wake})
+"""What a device need not be woken for when nothing is trained and it has nothing to say."""
 
 
 class Crowd:
@@ -59,11 +63,9 @@ class Crowd:
         return len(self._unsettled)
 
     def start(self) -> None:
-        """Make the devices; each is switched on when it is there."""
+        """Have each device switched on when it is there for the first time."""
         for number, nature in enumerate(self.natures):
-            device = self._make(number, nature)
-            device.join()
-            self._after(number, device)
+            self._around.time.at(START + nature.joins_s, self.call(number, 0, Device.start))
 
     def call(
         self, number: int, life: int | None, method: Callable[..., object], *args: object
@@ -82,6 +84,8 @@ class Crowd:
         self, number: int, life: int | None, method: Callable[..., object], *args: object
     ) -> None:
         """Do something with a device; see ``call``."""
+        if self._around.resting and method in OF_NO_USE_AT_REST and self._has_all(number):
+            return
         device = self._awake(number)
         if life is None or device.life == life:
             method(device, *args)
@@ -93,6 +97,8 @@ class Crowd:
 
     def announced(self) -> None:
         """There is a new announcement, for those that wait for nothing else."""
+        if self._around.resting:
+            return
         for number, life in list(self._listening.items()):
             self.visit(number, life, Device.announced)
 
@@ -136,7 +142,13 @@ class Crowd:
         page, self._left[number] = self._sleep.page_of(device)
         self._pages.write(number, page)
 
+    def _has_all(self, number: int) -> bool:
+        """Whether a device neither trains nor waits for an answer."""
+        return number not in self._unsettled and number not in self._busy
+
     def _read(self, number: int) -> Device:
+        if number not in self._left:
+            return self._make(number, self.natures[number])
         return self._sleep.device_of(self._pages.read(number), self._left[number])
 
 

@@ -170,10 +170,6 @@ class Device:
         """Whether it waits for an announcement, and for nothing else."""
         return self._online and self._alarm is None and not self._trains and not self._waits
 
-    def join(self) -> None:
-        """Switch it on when it is there for the first time."""
-        self._later(max(0.0, self.nature.joins_s - self._now_s()), Device.start)
-
     def start(self) -> None:
         """Switch it on, unless the run is over and it was never there."""
         if self._around.resting and not self._present:

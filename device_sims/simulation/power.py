@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Breaker", "Guard", "PowerCut", "breaking"]
+__all__ = ["Breaker", "Guard", "Guarded", "PowerCut", "breaking"]
 
 
 class PowerCut(BaseException):
@@ -52,16 +52,17 @@ class Guard(Protocol):
 
 def breaking(storage: Any, guard: Guard, writes: tuple[str, ...]) -> Any:
     """The same storage, at whose writes something may happen."""
-    return _Guarded(storage, guard, writes)
+    return Guarded(storage, guard, writes)
 
 
-class _Guarded:
+class Guarded:
+    """What ``breaking`` makes. All but what ends with an underscore is the storage's."""
+
     def __init__(self, storage: Any, guard: Guard, writes: tuple[str, ...]) -> None:
-        self._storage, self._guard, self._writes = storage, guard, writes
+        self.storage_, self.guard_, self.writes_ = storage, guard, writes
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
-            # What is being unpickled has no storage yet.
             raise AttributeError(name)
-        found = getattr(self._storage, name)
-        return partial(self._guard.write, found) if name in self._writes else found
+        found = getattr(self.storage_, name)
+        return partial(self.guard_.write, found) if name in self.writes_ else found

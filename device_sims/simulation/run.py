@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ class _Simulation:
             Pages(folder / "devices.db"),
             awake=awake,
         )
-        self._broker_rng = self._fault_rng(8)
+        self._broker_rng, self._config = self._fault_rng(8), self._any_config()
         self._hostile = hostile(scenario.attackers, split.user_count)
         self._forge = forge_of(scenario.attackers, self._item or 0, self._rng(9))
         self._network.on_sent = self._look
@@ -190,7 +191,7 @@ class _Simulation:
         is_hostile = number in self._hostile
         return Device(
             number,
-            self._config(number),
+            self._config_of(number),
             store,
             self._around,
             nature,
@@ -199,14 +200,17 @@ class _Simulation:
             forger=Forger(number, self._forge, self._rng(10, number)) if is_hostile else None,
         )
 
-    def _config(self, number: int) -> AgentConfig:
+    def _config_of(self, number: int) -> AgentConfig:
+        return replace(self._config, device=device_name(number))
+
+    def _any_config(self) -> AgentConfig:
         return AgentConfig(
-            device=device_name(number),
+            device=device_name(0),
             state_dir=Path(os.devnull),
             aggregator="http://simulated",
             broker=BrokerConfig(host="simulated", port=1),
             task=self._bundle.task,
-            holdout=not self._split.repeats,
+            holdout=self._scenario.run.holdout and not self._split.repeats,
         )
 
     def _plan_arrivals(self) -> None:

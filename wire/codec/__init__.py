@@ -12,8 +12,15 @@ without names or shapes: the manifest has those. The modules, from the bits up:
 from wire.codec.delta import (
     MAX_DECODED_VALUES,
     decode_delta,
+    encode_and_decode,
     encode_delta,
     encode_multiples,
 )
 
-__all__ = ["MAX_DECODED_VALUES", "decode_delta", "encode_delta", "encode_multiples"]
+__all__ = [
+    "MAX_DECODED_VALUES",
+    "decode_delta",
+    "encode_and_decode",
+    "encode_delta",
+    "encode_multiples",
+]

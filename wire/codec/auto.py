@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wire.codec.forms import Factors, Form, Half, Raw
 from wire.codec.index_set import index_set_bits
-from wire.codec.levels import SCALE_BITS, Levels, codes_bits
+from wire.codec.levels import SCALE_BITS, Levels, coding_of
 from wire.codec.low_rank import directions, factored
 from wire.codec.quantise import in_steps, step_within
 from wire.delta import FloatArray
@@ -89,7 +89,7 @@ class _Search:
         codes = in_steps(sample[:, None], step).codes
         kept = round(len(codes) / share)
         sets = index_set_bits(height, self.universe) + index_set_bits(kept, self.values.size)
-        return step, sets + 2 * SCALE_BITS + kept + codes_bits(codes) / share
+        return step, sets + 2 * SCALE_BITS + kept + coding_of(codes).bits / share
 
     def quantised(self, step: float) -> Levels | None:
         """The block in steps of about a length."""

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_DECODING_BYTES",
     "MAX_DECODING_BYTES_PER_BYTE",
     "decode_delta",
+    "encode_and_decode",
     "encode_delta",
     "encode_multiples",
 ]
@@ -35,8 +36,19 @@ def encode_delta(
     policy: CodecPolicy,
     rng: np.random.Generator | None = None,
 ) -> bytes:
-    """Encode a delta.
+    """Encode a delta: the payload of ``encode_and_decode``."""
+    return encode_and_decode(delta, specs, policy, rng)[0]
 
+
+def encode_and_decode(
+    delta: Delta,
+    specs: Sequence[ParameterSpec],
+    policy: CodecPolicy,
+    rng: np.random.Generator | None = None,
+) -> tuple[bytes, dict[str, Tensor]]:
+    """Encode a delta, and say what a reader gets.
+
+    A sender that keeps what was left out knows it without decoding its own payload.
     A parameter that the delta lacks, or of which nothing is sent, costs three bits.
 
     Args:
@@ -45,15 +57,22 @@ def encode_delta(
         policy: what to send and how.
         rng: for the modes that draw or round at random; None seeds from the operating system.
 
+    Returns:
+        The payload, and bit for bit what ``decode_delta`` makes of it.
+
     Raises:
-        CodecError: the delta does not fit the specs.
+        CodecError: the delta does not fit the specs, or would be too large to decode.
         NotFiniteError: it holds NaN or infinity.
     """
     rng = np.random.default_rng() if rng is None else rng
     writer = _started(delta, specs)
+    decoded: dict[str, Tensor] = {}
+    budget = MAX_DECODED_VALUES
     for spec in specs:
-        write_tensor(writer, spec, delta.get(spec.name), policy, rng)
-    return writer.getvalue()
+        tensor = delta.get(spec.name)
+        decoded[spec.name], spent = write_tensor(writer, spec, tensor, policy, rng, budget)
+        budget -= spent
+    return writer.getvalue(), decoded
 
 
 def encode_multiples(

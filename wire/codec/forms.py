@@ -5,12 +5,13 @@ constructors and asks for its size before it writes.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wire.codec.levels import Codes, Levels, codes_bits, narrowed, read_codes, write_codes
+from wire.codec.levels import Codes, Levels, coding_of, narrowed, read_codes, write_codes
 from wire.codec.stream import Reader, Writer
 from wire.delta import FloatArray
 from wire.errors import CodecError, NotFiniteError
@@ -151,11 +152,11 @@ class Scaled:
 
     def bits(self) -> float:
         """See Form."""
-        return self.levels.bits() + codes_bits(self.scales)
+        return self.levels.bits() + coding_of(self.scales).bits
 
     def write(self, writer: Writer) -> None:
         """See Form."""
-        write_codes(writer, self.scales)
+        write_codes(writer, self.scales, coding_of(self.scales))
         self.levels.write(writer)
 
     @classmethod
@@ -167,7 +168,7 @@ class Scaled:
         return cls(Levels.read(reader, rows, width), scales)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Factors:
     """The product of two quantised matrices.
 
@@ -181,6 +182,10 @@ class Factors:
 
     def values(self) -> FloatArray:
         """See Form."""
+        return self._values
+
+    @cached_property
+    def _values(self) -> FloatArray:
         left, right = self.left.values(), self.right.values().astype(np.float64)
         values = np.zeros((len(left), right.shape[1]), np.float32)
         portion = max(1, PORTION_VALUES // right.shape[1])
@@ -195,7 +200,7 @@ class Factors:
 
     def of_rows(self, rows: NDArray[np.bool_]) -> Self:
         """See Form."""
-        return type(self)(self.left.of_rows(rows), self.right)
+        return self if rows.all() else type(self)(self.left.of_rows(rows), self.right)
 
     def bits(self) -> float:
         """See Form."""
@@ -226,8 +231,9 @@ def row_scales(codes: Codes) -> NDArray[np.float64]:
 
 
 def _product(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    # One outer product after the other: the order of the sum is part of the format.
+    # One outer product after the other: the order of the sum, from zero, is part of the format.
     values = np.zeros((len(left), right.shape[1]))
+    product = np.empty_like(values)
     for column, row in zip(left.T, right, strict=True):
-        values += np.multiply.outer(column, row)
+        values += np.multiply(column[:, None], row, out=product)
     return values

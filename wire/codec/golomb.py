@@ -32,7 +32,8 @@ def write_golomb(writer: Writer, numbers: Numbers, divisor: int) -> None:
     if divisor == 1:
         writer.unary(numbers)
         return
-    quotients, remainders = np.divmod(numbers, divisor)
+    quotients = numbers // divisor
+    remainders = numbers - divisor * quotients
     width, short = _remainder_widths(divisor)
     long = remainders >= short
     shifted = remainders + short

@@ -33,7 +33,7 @@ def write_index_set(writer: Writer, members: Members, universe: int) -> None:
     """
     writer.count(len(members), universe)
     if 2 * len(members) > universe:
-        members = np.flatnonzero(~_mask(members, universe))
+        members = (~_mask(members, universe)).nonzero()[0]
     if len(members):
         write_golomb(writer, gaps(members), _divisor(len(members), universe))
 
@@ -76,7 +76,7 @@ def _read(reader: Reader, universe: int, most: int) -> tuple[Members, bool]:
         return np.zeros(0, np.int64), inverted
     members = read_golomb(reader, coded, _divisor(coded, universe))
     members += 1
-    np.cumsum(members, out=members)
+    members.cumsum(out=members)
     members -= 1
     if members[-1] >= universe:
         raise CodecError(f"delta has the index {members[-1]}; the bound is {universe}")

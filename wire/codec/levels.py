@@ -5,8 +5,11 @@ is zero, and what is negative, are two index sets; a magnitude is ``base + code 
 take a fixed number of bits each or a Golomb code, whichever is smaller.
 """
 
-from dataclasses import dataclass
-from typing import Self
+import struct
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,16 @@ from wire.codec.stream import Reader, Writer
 from wire.delta import FloatArray
 from wire.errors import NotFiniteError
 
-__all__ = ["Codes", "Levels", "codes_bits", "narrowed", "read_codes", "round_scale", "write_codes"]
+__all__ = [
+    "Codes",
+    "Coding",
+    "Levels",
+    "coding_of",
+    "narrowed",
+    "read_codes",
+    "round_scale",
+    "write_codes",
+]
 
 Codes = NDArray[np.int64]
 
@@ -25,6 +37,7 @@ SCALE_BITS = 13
 DROPPED_BITS = 18
 LARGEST_SCALE = 0x1FDF
 LARGEST = float(np.finfo(np.float32).max)
+AS_FLOAT32, AS_INTEGER = struct.Struct("<f"), struct.Struct("<I")
 
 CODING_BITS = 4
 MOST_FIXED_BITS = 7
@@ -33,7 +46,19 @@ DIVISORS = (2, 3, 4, 6, 8, 12, 16)
 """Of the Golomb codes that the codings after SPARSE stand for."""
 
 
-@dataclass(frozen=True, slots=True)
+class Coding(NamedTuple):
+    """How codes are written.
+
+    Attributes:
+        bits: about how many they take, the number of the coding included.
+        number: 0 if and only if all codes are zero.
+    """
+
+    bits: float
+    number: int
+
+
+@dataclass(frozen=True)
 class Levels:
     """A quantised matrix [h, w] of which k entries are not zero.
 
@@ -68,21 +93,29 @@ class Levels:
 
     def of_rows(self, rows: NDArray[np.bool_]) -> Self:
         """The matrix without some rows, which must be zero."""
-        return type(self)(self.kept[rows], self.negative, self.codes, self.base, self.step)
+        if rows.all():
+            return self
+        return replace(self, kept=self.kept[rows])
+
+    @cached_property
+    def coding(self) -> Coding:
+        """The coding of the codes: found once for the size and for the writing."""
+        return coding_of(self.codes)
 
     def bits(self) -> float:
         """About how many bits it takes."""
         count, negative = len(self.codes), int(np.count_nonzero(self.negative))
         signs = 1 + min(count, index_set_bits(negative, count))
-        scales = SCALE_BITS * (2 if self.codes.any() else 1)
-        return index_set_bits(count, self.kept.size) + signs + scales + codes_bits(self.codes)
+        scales = SCALE_BITS * (2 if self.coding.number else 1)
+        return index_set_bits(count, self.kept.size) + signs + scales + self.coding.bits
 
     def write(self, writer: Writer) -> None:
         """Write it; its shape is written elsewhere."""
-        write_index_set(writer, np.flatnonzero(self.kept), self.kept.size)
+        write_index_set(writer, self.kept.ravel().nonzero()[0], self.kept.size)
         _write_signs(writer, self.negative)
         writer.number(_scale_code(self.base), SCALE_BITS)
-        if write_codes(writer, self.codes):
+        write_codes(writer, self.codes, self.coding)
+        if self.coding.number:
             writer.number(_scale_code(self.step), SCALE_BITS)
 
     @classmethod
@@ -121,27 +154,33 @@ def round_scale(value: float) -> float:
     return _scale_of(_scale_code(value))
 
 
-def codes_bits(codes: Codes) -> float:
-    """About how many bits write_codes takes."""
-    return CODING_BITS + _best_coding(codes)[0]
+def coding_of(codes: Codes) -> Coding:
+    """The coding that takes the fewest bits for int64 [n], each at least 0."""
+    total = int(codes.sum())
+    if not total:
+        return Coding(CODING_BITS, 0)
+    width, present = int(codes.max()).bit_length(), int(np.count_nonzero(codes))
+    found = [(index_set_bits(present, len(codes)) + total, SPARSE)]
+    if width <= MOST_FIXED_BITS:
+        found.append((len(codes) * width, width))
+    # The best divisor is about ln 2 times the mean (see index_set).
+    best = min(bisect_left(DIVISORS, 0.6 * total / len(codes)), len(DIVISORS) - 1)
+    found.append((golomb_bits(codes, DIVISORS[best]), SPARSE + 1 + best))
+    bits, number = min(found)
+    return Coding(CODING_BITS + bits, number)
 
 
-def write_codes(writer: Writer, codes: Codes) -> int:
-    """Write int64 [n], each at least 0, in the coding that takes the fewest bits.
-
-    Returns:
-        The number of the coding: 0 if and only if all codes are zero.
-    """
-    _, coding = _best_coding(codes)
-    writer.number(coding, CODING_BITS)
-    if coding <= MOST_FIXED_BITS:
-        writer.codes(codes, coding)
-    elif coding == SPARSE:
-        write_index_set(writer, np.flatnonzero(codes), len(codes))
+def write_codes(writer: Writer, codes: Codes, coding: Coding) -> None:
+    """Write int64 [n] in their coding."""
+    _, number = coding
+    writer.number(number, CODING_BITS)
+    if number <= MOST_FIXED_BITS:
+        writer.codes(codes, number)
+    elif number == SPARSE:
+        write_index_set(writer, codes.nonzero()[0], len(codes))
         writer.unary(codes[codes > 0] - 1)
     else:
-        write_golomb(writer, codes, DIVISORS[coding - SPARSE - 1])
-    return coding
+        write_golomb(writer, codes, DIVISORS[number - SPARSE - 1])
 
 
 def read_codes(reader: Reader, count: int) -> tuple[int, Codes]:
@@ -157,28 +196,13 @@ def read_codes(reader: Reader, count: int) -> tuple[int, Codes]:
     return coding, codes
 
 
-def _best_coding(codes: Codes) -> tuple[float, int]:
-    """About the bits, and the number, of the smallest coding."""
-    total = int(codes.sum())
-    if not total:
-        return 0, 0
-    width, present = int(codes.max()).bit_length(), int(np.count_nonzero(codes))
-    found = [(index_set_bits(present, len(codes)) + total, SPARSE)]
-    if width <= MOST_FIXED_BITS:
-        found.append((len(codes) * width, width))
-    # The best divisor is about ln 2 times the mean (see index_set).
-    best = min(int(np.searchsorted(DIVISORS, 0.6 * total / len(codes))), len(DIVISORS) - 1)
-    found.append((golomb_bits(codes, DIVISORS[best]), SPARSE + 1 + best))
-    return min(found)
-
-
 def _write_signs(writer: Writer, negative: NDArray[np.bool_]) -> None:
     """A bit each, after a 0; or the set of the negative ones, after a 1."""
     count = len(negative)
     uneven = index_set_bits(int(np.count_nonzero(negative)), count) < count
     writer.number(uneven, 1)
     if uneven:
-        write_index_set(writer, np.flatnonzero(negative), count)
+        write_index_set(writer, negative.nonzero()[0], count)
     else:
         writer.bits(negative)
 
@@ -190,12 +214,15 @@ def _read_signs(reader: Reader, count: int) -> NDArray[np.bool_]:
 
 
 def _scale_code(value: float) -> int:
-    pattern = int(np.float32(min(value, LARGEST)).view(np.uint32))
+    pattern: int
+    (pattern,) = AS_INTEGER.unpack(AS_FLOAT32.pack(min(value, LARGEST)))
     return min(pattern + (1 << DROPPED_BITS - 1) >> DROPPED_BITS, LARGEST_SCALE)
 
 
 def _scale_of(code: int) -> float:
-    return float(np.uint32(code << DROPPED_BITS).view(np.float32))
+    value: float
+    (value,) = AS_FLOAT32.unpack(AS_INTEGER.pack(code << DROPPED_BITS))
+    return value
 
 
 def _read_scale(reader: Reader) -> float:

@@ -43,7 +43,7 @@ def directions(values: Float64) -> Iterator[tuple[Float64, float]]:
         energy = float(vector @ along)
         # The projection away from the vector: what is left is right even where the vector is not
         # quite an eigenvector, as among directions of nearly equal energy.
-        crossed = np.multiply.outer(along - energy / 2 * vector, vector)
+        crossed = (along - energy / 2 * vector)[:, None] * vector
         gram = gram - crossed - crossed.T
         if not tall:
             vector = values.T @ vector
@@ -76,13 +76,13 @@ def _coordinates(values: Float64, vectors: Float64) -> Float64:
     """The rows of ``values`` in terms of vectors [rank, w], by least squares."""
     gram = vectors @ vectors.T
     # A vector that was rounded to zero gets coordinates of zero.
-    gram[np.diag_indices_from(gram)] += RIDGE * max(1.0, float(np.trace(gram)))
+    gram.flat[:: len(gram) + 1] += RIDGE * max(1.0, float(gram.trace()))
     return np.asarray(np.linalg.solve(gram, vectors @ values.T).T)
 
 
 def _leading(gram: Float64) -> Float64 | None:
     """The unit eigenvector of the largest eigenvalue; None if all is zero."""
-    start = int(np.argmax(np.diagonal(gram)))
+    start = int(gram.diagonal().argmax())
     if not gram[start, start] > 0.0:
         return None
     vector: Float64 = gram[start]

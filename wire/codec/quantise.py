@@ -37,8 +37,9 @@ def in_steps(values: Floats, step: float) -> Levels:
     # What is zero goes by the exact step, so that the error can be had as large as is allowed.
     kept = magnitudes >= (0.5 + DEAD_ZONE) * step
     inside, step = magnitudes[kept], round_scale(step)
-    codes = np.maximum(np.floor(inside / step - (0.5 + DEAD_ZONE)), 0.0)
-    base = float(np.mean(inside - codes * step)) if len(inside) else 0.0
+    codes = _codes(inside, step)
+    np.maximum(codes, 0.0, out=codes)
+    base = float((inside - codes * step).sum()) / len(inside) if len(inside) else 0.0
     return Levels(kept, values[kept] < 0, codes.astype(np.int64), round_scale(base), step)
 
 
@@ -108,10 +109,20 @@ def unbiased(values: Floats, kept: Mask, bits: int, rng: np.random.Generator) ->
 
 
 def _error(magnitudes: NDArray[np.float64], step: float) -> float:
-    codes = np.floor(magnitudes / step - (0.5 + DEAD_ZONE))
-    rests = magnitudes - np.maximum(codes, 0.0) * step
-    inside = rests[codes >= 0]
+    codes = _codes(magnitudes, step)
+    kept = codes >= 0.0
+    rests = np.maximum(codes, 0.0, out=codes)
+    rests *= step
+    np.subtract(magnitudes, rests, out=rests)
+    inside = rests[kept]
     return float(rests @ rests) - float(inside.sum()) ** 2 / max(1, len(inside))
+
+
+def _codes(magnitudes: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Below 0 for what is rounded to zero."""
+    codes = magnitudes / step
+    codes -= 0.5 + DEAD_ZONE
+    return np.floor(codes, out=codes)
 
 
 def _start(magnitudes: NDArray[np.float64], steps: int) -> tuple[float, float]:

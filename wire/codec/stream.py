@@ -52,12 +52,14 @@ class Writer:
     def codes(self, codes: NDArray[np.integer], width: int) -> None:
         """Unsigned integers of ``width`` bits each, 0 to 32."""
         if width:
-            octets = codes.astype(">u4").view(np.uint8).reshape(-1, MAX_CODE_BITS // 8)
+            octet = width <= 8
+            octets = codes.astype(np.uint8 if octet else ">u4").view(np.uint8)
+            octets = octets.reshape(-1, 1 if octet else MAX_CODE_BITS // 8)
             self._add(np.unpackbits(octets, axis=1)[:, -width:].ravel())
 
     def unary(self, numbers: NDArray[np.int64]) -> None:
         """Each number as so many zeros and a one."""
-        ends = np.cumsum(numbers + 1)
+        ends = (numbers + 1).cumsum()
         flags = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
         flags[ends - 1] = 1
         self._add(flags)
@@ -120,6 +122,8 @@ class Reader:
         """``count`` unsigned integers of ``width`` bits each, 0 to 32."""
         if not width:
             return np.zeros(count, np.int64)
+        if width == 1:
+            return self.bits(count).astype(np.int64)
         flags = self.bits(count * width).reshape(count, width)
         octet = width <= 8
         wide = np.zeros((count, 8 if octet else MAX_CODE_BITS), np.uint8)

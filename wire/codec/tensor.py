@@ -6,7 +6,7 @@ entries, and each is a row of width 1.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -62,7 +62,7 @@ class Block:
         places: what they are rows of.
         seed: of drawn places, 0 to 2**32 - 1.
         universe: how many places there are.
-        rows: int64 [n], increasing numbers of places.
+        rows: int64 [n], increasing numbers of rows or entries of the tensor.
         values: float32 [n, width].
     """
 
@@ -79,14 +79,25 @@ def write_tensor(
     tensor: Tensor | None,
     policy: CodecPolicy,
     rng: np.random.Generator,
-) -> None:
-    """Write one tensor, None being zero; see encode_delta."""
+    budget: int,
+) -> tuple[Tensor, int]:
+    """Write one tensor, None being zero; see encode_delta.
+
+    Returns:
+        What read_tensor gives for what was written, of the same budget.
+    """
     rows, values = _as_matrix(tensor, spec)
     block = _block(rows, values, spec, policy, rng)
     form = _form(block, spec, policy, rng)
+    if form is None:
+        writer.number(NOTHING, FORM_BITS)
+        return _as_tensor(_nothing(spec), spec, budget)
     # Of drawn places all are named, so that which of them the device touched is not.
-    all_rows = block.places is not Places.ROWS or (policy.all_rows and spec.role is Role.ROWS)
-    _write_block(writer, spec, block, form, all_rows=all_rows)
+    if block.places is Places.ROWS and not (policy.all_rows and spec.role is Role.ROWS):
+        named = form.touched()
+        block, form = replace(block, rows=block.rows[named]), form.of_rows(named)
+    _write_block(writer, spec, block, form)
+    return _as_tensor(replace(block, values=form.values()), spec, budget)
 
 
 def write_multiples(
@@ -96,26 +107,10 @@ def write_multiples(
     rows, values = _as_matrix(tensor, spec)
     touched = values.any(axis=1)
     block = Block(Places.ROWS, 0, spec.shape[0], rows[touched], values[touched])
-    form = multiples(block.values, exponent) if len(block.rows) else None
-    _write_block(writer, spec, block, form, all_rows=False)
-
-
-def _write_block(
-    writer: Writer, spec: ParameterSpec, block: Block, form: Form | None, *, all_rows: bool
-) -> None:
-    if form is None:
+    if len(block.rows):
+        _write_block(writer, spec, block, multiples(block.values, exponent))
+    else:
         writer.number(NOTHING, FORM_BITS)
-        return
-    named = form.touched()
-    if all_rows:
-        named = np.ones_like(named)
-    if block.places is not Places.ROWS:
-        writer.number(block.places, FORM_BITS)
-        writer.number(block.seed, SEED_BITS)
-        writer.count(block.universe, _shape(spec, block.places)[0])
-    writer.number(1 + FORMS.index(type(form)), FORM_BITS)
-    write_index_set(writer, block.rows[named], block.universe)
-    form.of_rows(named).write(writer)
 
 
 def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tensor, int]:
@@ -129,7 +124,24 @@ def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tenso
     Returns:
         The tensor, and how much of the budget it took.
     """
-    block = _read_block(reader, spec, budget)
+    return _as_tensor(_read_block(reader, spec, budget), spec, budget)
+
+
+def _write_block(writer: Writer, spec: ParameterSpec, block: Block, form: Form) -> None:
+    """Write which rows a block has, and their form; of drawn places it has all."""
+    numbers = block.rows
+    if block.places is not Places.ROWS:
+        writer.number(block.places, FORM_BITS)
+        writer.number(block.seed, SEED_BITS)
+        writer.count(block.universe, _shape(spec, block.places)[0])
+        numbers = np.arange(block.universe)
+    writer.number(1 + FORMS.index(type(form)), FORM_BITS)
+    write_index_set(writer, numbers, block.universe)
+    form.write(writer)
+
+
+def _as_tensor(block: Block, spec: ParameterSpec, budget: int) -> tuple[Tensor, int]:
+    """What a block is of the tensor, and how much of the budget it takes."""
     height, width = _shape(spec, Places.ROWS)
     rows, values = block.rows, block.values
     entries, at = rows, None
@@ -151,12 +163,11 @@ def read_tensor(reader: Reader, spec: ParameterSpec, budget: int) -> tuple[Tenso
 
 
 def _read_block(reader: Reader, spec: ParameterSpec, budget: int) -> Block:
-    """Its rows are numbers of rows or entries of the tensor, not of drawn places."""
     number = reader.number(FORM_BITS)
     places = Places(number) if number in tuple(DRAWN.values()) else Places.ROWS
     universe, width = _shape(spec, places)
     if number == NOTHING:
-        return Block(places, 0, 0, np.zeros(0, np.int64), np.zeros((0, width), np.float32))
+        return _nothing(spec)
     seed, drawn = 0, None
     if places is not Places.ROWS:
         seed, count = reader.number(SEED_BITS), reader.count(universe)
@@ -171,6 +182,12 @@ def _read_block(reader: Reader, spec: ParameterSpec, budget: int) -> Block:
         raise CodecError(f"delta of {spec.name} has a form for no rows")
     values = FORMS[number - 1].read(reader, len(rows), width).values()
     return Block(places, seed, universe, rows if drawn is None else drawn[rows], values)
+
+
+def _nothing(spec: ParameterSpec) -> Block:
+    """The block of a tensor that is zero."""
+    width = _shape(spec, Places.ROWS)[1]
+    return Block(Places.ROWS, 0, 0, np.zeros(0, np.int64), np.zeros((0, width), np.float32))
 
 
 def _block(
@@ -193,9 +210,11 @@ def _block(
         values = RowBlock(rows, values).at(drawn)
         if policy.unbiased:
             values *= weights[:, None].astype(np.float32)
-        return Block(places, seed, universe, np.arange(universe), values)
+        return Block(places, seed, universe, drawn, values)
     touched = values.any(axis=1)
-    return Block(places, seed, universe, rows[touched], values[touched])
+    if not touched.all():
+        rows, values = rows[touched], values[touched]
+    return Block(places, seed, universe, rows, values)
 
 
 def _form(
@@ -235,7 +254,7 @@ def _as_matrix(tensor: Tensor | None, spec: ParameterSpec) -> tuple[Rows, FloatA
         rows, values = tensor.rows, tensor.values
         if values.shape != (len(rows), width):
             raise CodecError(f"delta of {spec.name} is {values.shape}; expected [n, {width}]")
-        if len(rows) and not (rows[0] >= 0 and rows[-1] < height and (np.diff(rows) > 0).all()):
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < height and (rows[1:] > rows[:-1]).all()):
             raise CodecError(f"delta of {spec.name} has rows that are not increasing in the table")
     else:
         if tensor.shape != spec.shape:

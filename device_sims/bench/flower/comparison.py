@@ -69,7 +69,13 @@ def measure(flower: Path, data: Path) -> list[Figure]:
         {
             "task": {"recommender": "mf", "options": OPTIONS, "training": {"interval_s": 600.0}},
             "data": {"dataset": "movielens", "files": [str(data)]},
-            "run": {"hours": 2.0, "evaluate_every_h": 0.0, "evaluate_users": 1, "checks": False},
+            "run": {
+                "hours": 2.0,
+                "evaluate_every_h": 0.0,
+                "evaluate_users": 1,
+                "checks": False,
+                "holdout": False,
+            },
         },
         name="against Flower",
     )

@@ -191,3 +191,17 @@ def test_the_energy_model_is_linear_in_seconds_and_bytes() -> None:
     energy = Energy(train_w=2.0, up_j_mb=3.0, down_j_mb=0.5)
     assert energy.of(trained_s=10.0, up_bytes=2e6, down_bytes=4e6) == 20.0 + 6.0 + 2.0
     assert energy.of() == 0.0
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_what_rounding_leaves_of_a_stretch_is_none(tmp_path: Path, traced: bool) -> None:
+    """A clock that counts from 1970 rings a little early: nothing may begin again until then."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("device,from_s,to_s\na,0,100\n")
+    keys: dict[str, object] = {"trace": str(trace)} if traced else {"stay_h": 0.5, "offline_s": 0.0}
+    nature = Population(fleet(**keys), hours=1.0, seed=0).nature(0)
+    rng = np.random.default_rng(0)
+    (stretch,) = stretches(nature, math.inf, rng)
+    early_s = (1.7e9 + stretch.to_s) - 1.7e9 - 2.0**-22
+    assert stretch.from_s < early_s < stretch.to_s
+    assert nature.next_stretch(early_s, rng) is None

@@ -18,6 +18,7 @@ from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.torture import FAULTS, PLAIN_FLEET, draw_scenario, shrink, smaller
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
+from edge_agent.evaluation import Evaluation, evaluate
 
 ALL_FAULTS = Faults(
     lost=0.1,
@@ -222,3 +223,33 @@ def test_bad_arguments_are_one_line_and_code_2(
 ) -> None:
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_quality_may_be_that_of_some_users(workshop: Workshop, calm: Outcome) -> None:
+    few, again, all_of_them = (
+        workshop.run(replace(CALM, run=replace(CALM.run, evaluate_users=users)))
+        for users in (4, 4, 10)
+    )
+    assert {measured.examined for measured in calm.quality} == {10}
+    assert {measured.examined for measured in few.quality} == {4}
+    assert few.to_dict() == again.to_dict()
+    assert few.model == calm.model
+    assert all_of_them.to_dict() == calm.to_dict()
+
+
+def test_devices_may_do_without_an_evaluation_of_their_own(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = list[int]()
+
+    def counted(*arguments: Any, **others: Any) -> Evaluation | None:
+        evaluated.append(1)
+        return evaluate(*arguments, **others)
+
+    monkeypatch.setattr("edge_agent.agent.evaluate", counted)
+    for holdout in (True, False):
+        outcome = workshop.run(replace(CALM, run=replace(CALM.run, holdout=holdout)))
+        assert outcome.audit.broken == []
+        assert outcome.audit.created > 50
+        assert len(evaluated) == (outcome.audit.created if holdout else 0)
+        evaluated.clear()
