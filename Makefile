@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-aggregator test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet chaos fuzz migration clean
+.PHONY: help demo test test-fleet test-aggregator test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet chaos fuzz migration clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## train a fleet of agents end to end; ARGS="..." is passed 
 
 test: $(VENV)/.dev $(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/.dev) ## install what the tests need and run them all; ARGS="..." is passed to pytest
 	scripts/install-debian-packages mosquitto postgresql chromium chromium-driver openssl
-	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-aggregator test-programs test-others)
+	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-fleet test-aggregator test-programs test-others)
 
 # Compiling takes most of the time of the tests, and one core.
 test-programs:
@@ -37,8 +37,12 @@ test-programs:
 test-aggregator:
 	$(BIN)/pytest tests/aggregator
 
+# Whole fleets, simulated and real: the longest, so it begins first.
+test-fleet:
+	$(BIN)/pytest tests/device_sims
+
 test-others:
-	$(BIN)/pytest --ignore tests/aggregator --ignore tests/export --ignore tests/ort_training
+	$(BIN)/pytest --ignore tests/aggregator --ignore tests/device_sims --ignore tests/export --ignore tests/ort_training
 
 test-arm64: $(VENV)/.dev ## train in an emulated arm64 userland and compare with this machine; takes minutes, needs root
 	scripts/test-arm64
