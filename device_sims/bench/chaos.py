@@ -113,6 +113,8 @@ def _loaded(load: Load) -> Iterator[Callable[[], Sent]]:
 
     there.close()
     try:
+        # It imports for seconds; until then there is no load to kill under.
+        here.recv()
         yield finish
     finally:
         process.kill()
@@ -120,6 +122,7 @@ def _loaded(load: Load) -> Iterator[Callable[[], Sent]]:
 
 
 def _send(load: Load, enough: Event, there: Any) -> None:
+    there.send("ready")
     there.send(send(load, enough))
 
 
