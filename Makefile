@@ -14,8 +14,12 @@ export OMP_NUM_THREADS ?= 1
 # Tests and benchmarks that use ONNX Runtime without the agent tell its vendor nothing either.
 export ORT_DISABLE_TELEMETRY ?= 1
 
+# The parts of the tests, two at a time; one that is long and begins late would be waited for.
+TESTS := test-programs test-simulator test-aggregator test-fleet test-ort-training test-others
+SIMULATOR := $(addprefix tests/device_sims/,simulation comparison live)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fleet test-aggregator test-programs test-others test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet chaos fuzz migration clean
+.PHONY: help demo test $(TESTS) test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet chaos fuzz migration clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,21 +29,23 @@ demo: $(VENV)/.demo ## train a fleet of agents end to end; ARGS="..." is passed 
 
 test: $(VENV)/.dev $(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/.dev) ## install what the tests need and run them all; ARGS="..." is passed to pytest
 	scripts/install-debian-packages mosquitto postgresql chromium chromium-driver openssl
-	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-fleet test-aggregator test-programs test-others)
+	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(MAKE) --no-print-directory --jobs 2 --output-sync=line $(TESTS))
 
-# Compiling takes most of the time of the tests, and one core.
 test-programs:
 	$(BIN)/pytest tests/export
-	$(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/bin/pytest tests/ort_training,\
-	  @echo "tests/ort_training not run: no ONNX Runtime Training for this Python and machine")
 
-# Waiting for brokers and databases takes most of the time of these, and little of a core.
+test-simulator:
+	$(BIN)/pytest $(SIMULATOR)
+
 test-aggregator:
 	$(BIN)/pytest tests/aggregator
 
-# Whole fleets, simulated and real: the longest, so it begins first.
 test-fleet:
-	$(BIN)/pytest tests/device_sims
+	$(BIN)/pytest tests/device_sims $(SIMULATOR:%=--ignore %)
+
+test-ort-training:
+	$(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/bin/pytest tests/ort_training,\
+	  @echo "tests/ort_training not run: no ONNX Runtime Training for this Python and machine")
 
 test-others:
 	$(BIN)/pytest --ignore tests/aggregator --ignore tests/device_sims --ignore tests/export --ignore tests/ort_training
