@@ -22,7 +22,7 @@ from edge_agent.history import History
 from edge_agent.local_update import train
 from edge_agent.runtimes.trial import open_update
 from export import build_bundle
-from wire.codec import decode_delta, encode_delta
+from wire.codec import decode_delta, encode_and_decode
 from wire.delta import Delta, FloatArray, Tensor, add
 from wire.feedback import compensate, leftover
 from wire.manifest import ParameterSpec
@@ -197,8 +197,8 @@ class Trainer:
         version = self._state.version
         moment = Moment(user, version, self._shared, trained.private, compensated)
         sent = self._forge(moment)
-        payload = encode_delta(sent, manifest.federated, codec, self._rng)
-        self._residuals[user] = leftover(residual, sent, self._decode(moment, payload))
+        payload, decoded = encode_and_decode(sent, manifest.federated, codec, self._rng)
+        self._residuals[user] = leftover(residual, sent, decoded)
         self._private[user] = dict(trained.private)
         if (accepted := self._gate(moment, payload)) is not None:
             self._merge(Contribution(len(self._buffer), version, trained.examples, accepted))

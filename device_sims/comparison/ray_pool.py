@@ -5,9 +5,9 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
+from device_sims.cluster import connect
 from device_sims.comparison.pool import Done, Failed, News, do
 from device_sims.comparison.work import Work
-from device_sims.scenario import ScenarioError
 
 __all__ = ["RayPool"]
 
@@ -15,39 +15,21 @@ __all__ = ["RayPool"]
 class RayPool:
     """A task of a cluster for each run; see ``Pool``. How far one is, is not told.
 
-    Its machines need this package. Equal machines give equal bits; others may not.
-
     Args:
-        address: of the cluster, as ``ray.init`` takes it; ``local`` starts one on this machine.
-
-    Raises:
-        ScenarioError: Ray is not installed, or the cluster cannot be reached.
+        address: see ``connect``; errors as there, too.
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise ScenarioError(
-                "Ray is not installed; install it with: pip install 'rivulet[ray]'"
-            ) from None
-        self._ray: Any = ray
-        try:
-            ray.init(
-                address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR"
-            )
-        except Exception as error:  # Ray raises errors of many unrelated types.
-            raise ScenarioError(f"no Ray cluster at {address!r}: {error}") from None
+        self._ray, self._places = connect(address)
 
     def run(self, works: Iterable[Work]) -> Generator[News, None, None]:
         """See ``Pool``."""
-        places = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         # What fails once fails again: a run has the same result wherever it is done.
         remote = self._ray.remote(num_cpus=1, max_retries=0)(_do)
         left, busy = iter(works), dict[Any, Work]()
         try:
             while True:
-                while len(busy) < places and (work := next(left, None)) is not None:
+                while len(busy) < self._places and (work := next(left, None)) is not None:
                     busy[remote.remote(work)] = work
                 if not busy:
                     return

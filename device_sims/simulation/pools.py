@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
 from multiprocessing import get_context
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from device_sims.scenario import ScenarioError
+from device_sims.cluster import connect
 from device_sims.simulation.training import Kit, Pool, Result, Worker
 from edge_agent.trainer import Work
 
@@ -57,34 +56,15 @@ class ProcessPool:
 class RayPool:
     """Does batches on a Ray cluster, one worker for each of its processors.
 
-    Its machines need this package. Equal machines give equal bits; others may not.
-
     Args:
         kit: for each worker.
-        address: of the cluster, as ``ray.init`` takes it; ``local`` starts one on this machine.
-
-    Raises:
-        ScenarioError: Ray is not installed, or the cluster cannot be reached.
+        address: see ``connect``; errors as there, too.
     """
 
     def __init__(self, kit: Kit, address: str) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise ScenarioError(
-                "Ray is not installed; install it with: pip install 'rivulet[ray]'"
-            ) from None
-        self._ray: Any = ray
-        try:
-            ray.init(
-                address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR"
-            )
-        except Exception as error:  # Ray raises errors of many unrelated types.
-            raise ScenarioError(f"no Ray cluster at {address!r}: {error}") from None
-        count = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        actor = ray.remote(num_cpus=1)(_RayWorker)
-        self._actors = [actor.remote(ray.put(kit)) for _ in range(count)]
-        self._next = cycle(self._actors)
+        self._ray, processors = connect(address)
+        actor, shared = self._ray.remote(num_cpus=1)(_RayWorker), self._ray.put(kit)
+        self._next = cycle([actor.remote(shared) for _ in range(processors)])
 
     def submit(self, batch: Sequence[Work]) -> Callable[[], list[Result]]:
         """See ``Pool``."""

@@ -1,6 +1,7 @@
 """The aggregator of a simulation: the production engine, which can lose its power."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,34 +126,30 @@ class Server:
 
     def reconnected(self) -> None:
         """The broker is back, and may have forgotten what it retained."""
-        if self._engine is None:
-            return
-        try:
-            self._engine.announce_all()
-        except PowerCut:
-            self._die()
-        self._plan()
+        self._do(Engine.announce_all)
 
     def close(self) -> None:
         """Give the files back."""
         self._database.dispose()
 
     def _take(self, messages: list[Inbound]) -> None:
-        if self._engine is None:
-            return
-        try:
-            self._engine.ingest(messages)
-        except LedgerUnavailableError:
-            self._network.hand_over_in(RETRY_S)
-        except PowerCut:
-            self._die()
-        self._plan()
+        def ingest(engine: Engine) -> None:
+            try:
+                engine.ingest(messages)
+            except LedgerUnavailableError:
+                self._network.hand_over_in(RETRY_S)
+
+        self._do(ingest)
 
     def _tick(self) -> None:
+        self._do(Engine.tick)
+
+    def _do(self, work: Callable[[Engine], object]) -> None:
+        """Have the engine do something, if it runs; it may die of it."""
         if self._engine is None:
             return
         try:
-            self._engine.tick()
+            work(self._engine)
         except PowerCut:
             self._die()
         self._plan()
