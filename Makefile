@@ -19,7 +19,7 @@ TESTS := test-programs test-simulator test-aggregator test-fleet test-ort-traini
 SIMULATOR := $(addprefix tests/device_sims/,simulation comparison live)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test $(TESTS) test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet chaos fuzz migration clean
+.PHONY: help demo environments test $(TESTS) test-arm64 check bench bench-main bench-agent bench-kills bench-runtimes bench-codec bench-merging bench-attacks bench-aggregator bench-fleet chaos fuzz migration clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,9 @@ help: ## list the targets
 demo: $(VENV)/.demo ## train a fleet of agents end to end; ARGS="..." is passed to `rivulet-fleet demo`
 	$(BIN)/rivulet-fleet demo $(ARGS)
 
-test: $(VENV)/.dev $(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/.dev) ## install what the tests need and run them all; ARGS="..." is passed to pytest
+environments: $(VENV)/.dev $(if $(ORT_TRAINING_FITS),$(ORT_TRAINING)/.dev) ## install what checks and tests need
+
+test: environments ## install what the tests need and run them all; ARGS="..." is passed to pytest
 	scripts/install-debian-packages mosquitto postgresql chromium chromium-driver openssl
 	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(MAKE) --no-print-directory --jobs 2 --output-sync=line $(TESTS))
 

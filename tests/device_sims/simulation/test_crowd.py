@@ -26,11 +26,6 @@ TASK = "0" * 32
 SPECS = (ParameterSpec("table", Role.ROWS, (100, 3)),)
 
 
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("simulations"))
-
-
 @pytest.mark.parametrize("scenario", [CALM, STORM], ids=["calm", "storm"])
 def test_how_many_stay_awake_changes_no_bit(
     workshop: Workshop,

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from device_sims.scenario import Faults, Scenario, Selection
 from device_sims.simulation.old_news import OldNews
@@ -24,11 +23,6 @@ SYNCHRONOUS = Scenario.from_dict(
     },
     name="synchronous",
 )
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("selection"))
 
 
 def test_a_synchronous_round_waits_for_its_slowest_device(workshop: Workshop) -> None:
