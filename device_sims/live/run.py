@@ -326,7 +326,7 @@ class _Run:
                 federated,
                 now_s=self._pace.now_s(),
                 version=version,
-                updates=sum(one.total() for one in map(Counter, (t.updates for t in told))),
+                updates=sum(sum(one.updates.values()) for one in told),
                 meter=_meter(told),
             )
         )
