@@ -46,6 +46,11 @@ class Histories:
         for array in (self.starts, self.items, self.times, self.context):
             array.setflags(write=False)
 
+    @property
+    def lengths(self) -> IntArray:
+        """How many items each user has, int64 [users]."""
+        return np.diff(self.starts)
+
     def items_of(self, user: int) -> IntArray:
         """Return the items of one user, int64 [own], oldest first; a view."""
         return self.items[self.starts[user] : self.starts[user + 1]]

@@ -348,7 +348,10 @@ class _Run:
             devices=self._split.user_count,
             quality=tuple(self._measured),
             groups=groups(
-                self._natures, updates, self._assessor.rank(federated, self._pace.now_s())
+                self._natures,
+                self._split.train.lengths,
+                updates,
+                self._assessor.rank(federated, self._pace.now_s()),
             ),
             exposure=None,
             staleness={int(age): int(count) for age, count in summary["staleness"]},

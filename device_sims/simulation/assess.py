@@ -17,10 +17,15 @@ from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.parameters import Table
 
-__all__ = ["Assessor", "examined", "groups", "thirds"]
+__all__ = ["Assessor", "examined", "groups"]
 
 STREAM = 11
 """Sets the draw of whose quality is measured apart from all others of a run."""
+
+SPEEDS = ("fast", "middle", "slow")
+"""By how long a local update takes."""
+ACTIVITIES = ("light", "medium", "heavy")
+"""By how many interactions the user has."""
 
 Private = Callable[[int], Mapping[str, FloatArray]]
 
@@ -122,16 +127,18 @@ def examined(run: Run, users: int) -> IntArray | None:
 
 
 def groups(
-    natures: Sequence[Nature], updates: Mapping[int, int], ranks: Ranks | None
+    natures: Sequence[Nature], histories: IntArray, updates: Mapping[int, int], ranks: Ranks | None
 ) -> dict[str, Group]:
     """Quality and part of each group; see ``Outcome.groups``.
 
     Args:
         natures: of all devices.
+        histories: int64 [devices], how many interactions each has to train on.
         updates: made by device number.
         ranks: of the newest version; None if there is none.
     """
-    parts = thirds(natures)
+    parts = _thirds([nature.conditions.update_s for nature in natures], SPEEDS)
+    parts |= _thirds(histories, ACTIVITIES)
     kinds = sorted({nature.kind for nature in natures})
     if len(kinds) > 1:
         of_kind = np.array([kinds.index(nature.kind) for nature in natures])
@@ -139,11 +146,10 @@ def groups(
     return {name: _group(devices, updates, ranks) for name, devices in parts.items()}
 
 
-def thirds(natures: Sequence[Nature]) -> dict[str, IntArray]:
-    """Device numbers, ascending, by how long a local update takes them."""
-    order = np.argsort([nature.conditions.update_s for nature in natures], kind="stable")
-    parts = np.array_split(order, 3)
-    return dict(zip(("fast", "middle", "slow"), map(np.sort, parts), strict=True))
+def _thirds(values: Sequence[float] | IntArray, names: tuple[str, str, str]) -> dict[str, IntArray]:
+    """Device numbers, ascending, of the smallest third of some values, one each, and so on."""
+    parts = np.array_split(np.argsort(values, kind="stable"), 3)
+    return dict(zip(names, map(np.sort, parts), strict=True))
 
 
 def _group(devices: IntArray, updates: Mapping[int, int], ranks: Ranks | None) -> Group:

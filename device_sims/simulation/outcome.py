@@ -70,7 +70,9 @@ class Outcome:
         seed: of everything drawn.
         devices: how many there are.
         quality: over time; the last one after everything was delivered.
-        groups: the thirds ``fast``, ``middle`` and ``slow``, and each class where there are some.
+        groups: the thirds ``fast``, ``middle`` and ``slow`` of the devices by their speed, the
+            thirds ``light``, ``medium`` and ``heavy`` by how many interactions their users have,
+            and each class where there are some.
         exposure: share of users to whom the promoted item is shown at the end (ER@10); None where
             the scenario's attackers promote none.
         staleness: how many merged updates had which staleness.

@@ -259,7 +259,7 @@ class _Simulation:
         self._time.run_until(self._time() + DRAIN_STEP_S)
 
     def _outcome(self, measured: list[Measured]) -> Outcome:
-        server, task = self._server, self._bundle.task
+        server, task, split = self._server, self._bundle.task, self._split
         tallies = server.reports.tallies(task)
         federated = self._federated()
         ranks = self._assessor.rank(federated, self._now_s()) if federated else None
@@ -269,7 +269,7 @@ class _Simulation:
             seed=self._scenario.run.seed,
             devices=len(self._crowd),
             quality=tuple(measured),
-            groups=groups(self._crowd.natures, self._updates, ranks),
+            groups=groups(self._crowd.natures, split.train.lengths, self._updates, ranks),
             exposure=self._assessor.exposure(federated, promoted) if promoted is not None else None,
             staleness={t.key: t.value for t in tallies if t.kind == "staleness"},
             refused={Refusal(t.key).slug: t.value for t in tallies if t.kind == "refusal"},

@@ -12,9 +12,10 @@ import pytest
 from aggregator.admission import AdmissionPolicy
 from aggregator.engine import Engine
 from aggregator.reception import Inbound
-from device_sims.nature import Conditions
+from device_sims.nature import Conditions, Population
 from device_sims.scenario import Faults, Scenario
 from device_sims.simulation import run as run_module
+from device_sims.simulation.assess import groups
 from device_sims.simulation.network import Network
 from device_sims.simulation.replay import Replay
 from device_sims.simulation.virtual_time import START, VirtualTime
@@ -56,9 +57,10 @@ def test_slow_devices_take_less_part_and_groups_add_up(workshop: Workshop) -> No
     ]
     outcome = workshop.run(scenario(fleet={"classes": classes}))
     groups = outcome.groups
-    assert set(groups) == {"fast", "middle", "slow", "hub", "phone"}
-    assert [groups[name].devices for name in ("fast", "middle", "slow")] == [4, 4, 4]
-    for names in (("fast", "middle", "slow"), ("hub", "phone")):
+    speeds, activities = ("fast", "middle", "slow"), ("light", "medium", "heavy")
+    assert set(groups) == {*speeds, *activities, "hub", "phone"}
+    assert [groups[name].devices for name in (*speeds, *activities)] == [4] * 6
+    for names in (speeds, activities, ("hub", "phone")):
         assert sum(groups[name].updates for name in names) == outcome.quality[-1].updates
         assert sum(groups[name].devices for name in names) == outcome.devices
     mean = {name: group.updates / group.devices for name, group in groups.items()}
@@ -66,6 +68,14 @@ def test_slow_devices_take_less_part_and_groups_add_up(workshop: Workshop) -> No
     assert mean["fast"] > mean["slow"]
     whole = sum(groups[n].devices * groups[n].hr_at_10 for n in ("fast", "middle", "slow"))
     assert whole / outcome.devices == pytest.approx(outcome.quality[-1].hr_at_10)
+
+
+def test_light_users_are_those_with_the_fewest_interactions() -> None:
+    population = Population(scenario().fleet, hours=1.0, seed=0)
+    natures = [population.nature(number) for number in range(6)]
+    lengths = np.array([7, 1, 30, 2, 9, 20])
+    parts = groups(natures, lengths, dict(enumerate(lengths.tolist())), None)
+    assert [parts[name].updates for name in ("light", "medium", "heavy")] == [3, 16, 50]
 
 
 # Coming and going
