@@ -3,16 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
-    Insert,
     bindparam,
-    case,
     delete,
     func,
     insert,
@@ -22,8 +18,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from aggregator.ledger.additions import add_events, add_intake, add_tallies
 from aggregator.ledger.database import transaction, upsert
-from aggregator.ledger.intake import Intake, participant_rows, quality_rows, tally_rows
+from aggregator.ledger.decisions import decide_in_turn, decisions, norms_of
+from aggregator.ledger.intake import Intake
 from aggregator.ledger.past import Past
 from aggregator.ledger.records import (
     CompactionRecord,
@@ -39,41 +37,23 @@ from aggregator.ledger.records import (
 from aggregator.ledger.schema import (
     commits,
     compactions,
-    devices,
     events,
-    participants,
     publications,
-    quality,
-    rejections,
     schema_version,
     tallies,
     tasks,
     updates,
     versions,
 )
-from aggregator.ledger.strangers import meet_again, remember
+from aggregator.ledger.strangers import meet_again
 from aggregator.ledger.term import begin_term, keep_term
 from aggregator.ledger.turns import DecidedMeanwhileError, take_turns
-from aggregator.norms import WINDOW
-from wire.messages import Outcome, Refusal
 
 __all__ = ["Ledger"]
 
 KEPT_EVENTS = 10_000
 KEPT_SECONDS = 600
-CLOCKS_DIFFER_S = 10.0
 
-_FIND_UPDATE = select(updates.c.id).where(
-    updates.c.task == bindparam("task"),
-    updates.c.device == bindparam("device"),
-    updates.c.sequence == bindparam("sequence"),
-)
-_FIND_REJECTION = select(rejections.c.reason).where(
-    rejections.c.task == bindparam("task"),
-    rejections.c.device == bindparam("device"),
-    rejections.c.sequence == bindparam("sequence"),
-)
-_NEW_UPDATES = insert(updates).returning(updates.c.id, sort_by_parameter_order=True)
 _NEW_VERSION = insert(versions)
 _MARK_MERGED = (
     update(updates)
@@ -124,7 +104,7 @@ class Ledger(Past):
             connection.execute(insert(tasks), _row(task))
             connection.execute(insert(versions), _row(first))
             meet_again(connection, task.task)
-            _add_events(connection, [event])
+            add_events(connection, [event])
 
     def steer(self, task: TaskRecord, event: Event, *, forget_norms: bool = False) -> None:
         """Replace what is steered of a task: paused, training, codec and rule.
@@ -143,13 +123,13 @@ class Ledger(Past):
                 )
             )
             if forget_norms:
-                connection.execute(delete(tallies).where(_norms_of(task.task)))
-            _add_events(connection, [event])
+                connection.execute(delete(tallies).where(norms_of(task.task)))
+            add_events(connection, [event])
 
     def norms(self, task: str) -> dict[int, int]:
         """The histogram of the norms accepted lately: counts above 0 by bucket."""
         with transaction(self._database) as connection:
-            query = select(tallies.c.key, tallies.c.value).where(_norms_of(task))
+            query = select(tallies.c.key, tallies.c.value).where(norms_of(task))
             rows = connection.execute(query.where(tallies.c.value > 0))
             return {row.key: row.value for row in rows}
 
@@ -159,7 +139,7 @@ class Ledger(Past):
         Keys that are new are left out, and those whose task does not exist.
         """
         with transaction(self._database) as connection:
-            return _decisions(connection, keys)
+            return decisions(connection, keys)
 
     def take_in(self, intake: Intake) -> list[int]:
         """Commit a batch.
@@ -172,15 +152,10 @@ class Ledger(Past):
         """
         try:
             with transaction(self._database) as connection:
-                _take_turns(connection, intake)
-                ids = _insert_updates(connection, intake)
-                _insert_rejections(connection, intake)
-                _add_to_totals(connection, intake)
-                _set_statuses(connection, intake)
-                _add_events(connection, intake.events)
+                decide_in_turn(connection, intake)
+                return add_intake(connection, intake)
         except IntegrityError as error:
             raise DecidedMeanwhileError("an update was decided before") from error
-        return ids
 
     def add_version(
         self,
@@ -200,7 +175,7 @@ class Ledger(Past):
         """
         with self._writing(lasting=version.origin is not None) as connection:
             _insert_versions(connection, [MergeRecord(version, members, staleness)])
-            _add_events(connection, [event] if event is not None else [])
+            add_events(connection, [event] if event is not None else [])
 
     def add_merges(self, merges: Sequence[MergeRecord]) -> None:
         """Record merges, one or more, in their order and all together.
@@ -256,8 +231,10 @@ class Ledger(Past):
             row = _row(compaction)
             new = upsert(connection.dialect.name, compactions)
             changes = {name: new.excluded[name] for name in row if name != "task"}
-            connection.execute(_on_conflict(new, ("task",), changes), [row])
-            _add_events(connection, [event] if event is not None else [])
+            connection.execute(
+                new.on_conflict_do_update(index_elements=["task"], set_=changes), [row]
+            )
+            add_events(connection, [event] if event is not None else [])
 
     def drop_payloads(self, task: str, *, first: int, last: int) -> None:
         """Drop the payloads of merges from one version to another, and record that it is done."""
@@ -275,7 +252,7 @@ class Ledger(Past):
     def add_event(self, event: Event) -> None:
         """Record one event."""
         with self._writing() as connection:
-            _add_events(connection, [event])
+            add_events(connection, [event])
 
     def tidy(self, now: float) -> None:
         """Forget old events, and the throughput of more than ten minutes ago.
@@ -307,93 +284,10 @@ class Ledger(Past):
             }
 
 
-def _norms_of(task: str) -> ColumnElement[bool]:
-    return (tallies.c.task == task) & (tallies.c.kind == "norm")
-
-
 def _row(
     record: TaskRecord | VersionRecord | PublicationRecord | CompactionRecord,
 ) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
-
-
-def _highest_sequences(
-    connection: Connection, keys: Sequence[UpdateKey]
-) -> dict[tuple[str, str], int]:
-    marks = {}
-    for task in {key.task for key in keys}:
-        query = select(participants.c.device, participants.c.last_sequence).where(
-            participants.c.task == task,
-            participants.c.device.in_({key.device for key in keys if key.task == task}),
-        )
-        marks.update({(task, row.device): row.last_sequence for row in connection.execute(query)})
-    return marks
-
-
-def _decisions(connection: Connection, keys: Sequence[UpdateKey]) -> dict[UpdateKey, Decision]:
-    marks = _highest_sequences(connection, keys)
-    # Sequences mostly count up, so one look at the devices settles nearly every key.
-    seen = [key for key in keys if key.sequence <= marks.get(key[:2], 0)]
-    found = ((key, _decision(connection, key)) for key in seen)
-    return {key: decision for key, decision in found if decision is not None}
-
-
-def _take_turns(connection: Connection, intake: Intake) -> None:
-    """Wait for other processes that decide on the same devices, and see what they decided."""
-    if connection.dialect.name != "postgresql":
-        return
-    keys = [new.key for new in intake.updates] + [r.key for r in intake.rejections]
-    strange = {key.task for key in keys} - intake.known_tasks
-    take_turns(connection, [*(f"{key.task}/{key.device}" for key in keys), *strange])
-    if _decisions(connection, [key for key in keys if key.task in intake.known_tasks]):
-        raise DecidedMeanwhileError("an update was decided before")
-    made = select(tasks.c.task).where(tasks.c.task.in_(strange))
-    if strange and connection.execute(made).first() is not None:
-        raise DecidedMeanwhileError("a task was made meanwhile")
-    for task, changes in sorted(intake.norms.items()):
-        if sum(changes.values()) < 0:
-            _forget_once(connection, task, changes)
-
-
-def _forget_once(connection: Connection, task: str, changes: Mapping[int, int]) -> None:
-    """Let one process halve the histogram of norms when it is full, and no other as well."""
-    take_turns(connection, [f"norms of {task}"])
-    total = connection.scalar(select(func.sum(tallies.c.value)).where(_norms_of(task))) or 0
-    if total + sum(changes.values()) < WINDOW // 2:
-        raise DecidedMeanwhileError("the norms were halved or forgotten meanwhile")
-
-
-def _decision(connection: Connection, key: UpdateKey) -> Decision | None:
-    if connection.execute(_FIND_UPDATE, key._asdict()).first() is not None:
-        return Decision(outcome=Outcome.ACCEPTED)
-    reason = connection.execute(_FIND_REJECTION, key._asdict()).scalar()
-    return None if reason is None else Decision(outcome=Outcome.REJECTED, reason=Refusal(reason))
-
-
-def _insert_updates(connection: Connection, intake: Intake) -> list[int]:
-    if not intake.updates:
-        return []
-    rows = [
-        {
-            **new.key._asdict(),
-            "base_version": new.base_version,
-            "examples": new.examples,
-            "payload": new.payload,
-            "size_bytes": new.size_bytes,
-            "metrics": dict(new.metrics),
-            "received_at": new.received_at,
-        }
-        for new in intake.updates
-    ]
-    return list(connection.scalars(_NEW_UPDATES, rows))
-
-
-def _insert_rejections(connection: Connection, intake: Intake) -> None:
-    known = [r for r in intake.rejections if r.key.task in intake.known_tasks]
-    if known:
-        rows = [{**r.key._asdict(), "reason": int(r.reason), "at": r.at} for r in known]
-        connection.execute(insert(rejections), rows)
-    remember(connection, [r for r in intake.rejections if r.key.task not in intake.known_tasks])
 
 
 def _insert_versions(connection: Connection, merges: Sequence[MergeRecord]) -> None:
@@ -410,103 +304,10 @@ def _insert_versions(connection: Connection, merges: Sequence[MergeRecord]) -> N
     for merge in merges:
         for age, count in merge.staleness.items():
             ages[merge.version.task, age] += count
-    _add_tallies(
+    add_tallies(
         connection,
         [
             {"task": task, "kind": "staleness", "key": age, "value": count}
             for (task, age), count in sorted(ages.items())
         ],
     )
-
-
-def _add_to_totals(connection: Connection, intake: Intake) -> None:
-    dialect = connection.dialect.name
-    _add_tallies(connection, tally_rows(intake))
-    if rows := participant_rows(intake):
-        connection.execute(_adding_participants(dialect), rows)
-    if rows := quality_rows(intake):
-        connection.execute(_adding_quality(dialect), rows)
-
-
-def _add_tallies(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        connection.execute(_adding_tallies(connection.dialect.name), rows)
-
-
-def _set_statuses(connection: Connection, intake: Intake) -> None:
-    # The last word of a device in the batch counts: a row may be written only once by a statement.
-    latest = {status.device: status for status in intake.statuses}
-    if latest:
-        rows = [
-            {
-                "device": s.device,
-                "state": s.state,
-                "agent": s.agent,
-                "runtime": s.runtime,
-                "at": s.at,
-            }
-            for _, s in sorted(latest.items())
-        ]
-        connection.execute(_setting_statuses(connection.dialect.name), rows)
-
-
-# Each statement is made once: SQLAlchemy takes longer to make one than SQLite to carry it out.
-
-
-@cache
-def _adding_participants(dialect: str) -> Insert:
-    new = upsert(dialect, participants)
-    sums = ("accepted", "rejected", "duplicate", "bytes")
-    changes = {name: participants.c[name] + new.excluded[name] for name in sums}
-    for name in ("last_sequence", "last_version", "last_seen"):
-        old, later = participants.c[name], new.excluded[name]
-        changes[name] = case((later > old, later), else_=old)
-    return _on_conflict(new, ("task", "device"), changes)
-
-
-@cache
-def _adding_quality(dialect: str) -> Insert:
-    new = upsert(dialect, quality)
-    changes = {name: quality.c[name] + new.excluded[name] for name in ("reports", "total")}
-    return _on_conflict(new, ("task", "version", "metric"), changes)
-
-
-@cache
-def _adding_tallies(dialect: str) -> Insert:
-    new = upsert(dialect, tallies)
-    changes = {"value": tallies.c.value + new.excluded.value}
-    return _on_conflict(new, ("task", "kind", "key"), changes)
-
-
-@cache
-def _setting_statuses(dialect: str) -> Insert:
-    new = upsert(dialect, devices)
-    # Another process may have taken in a later one already; or a clock was set back.
-    age_s = devices.c.at - new.excluded.at
-    later = (age_s <= 0) | (age_s > CLOCKS_DIFFER_S)
-    changes = {
-        name: case((later, new.excluded[name]), else_=devices.c[name])
-        for name in ("state", "agent", "runtime", "at")
-    }
-    return _on_conflict(new, ("device",), changes)
-
-
-def _on_conflict(new: Any, key: tuple[str, ...], changes: Mapping[str, Any]) -> Insert:
-    statement: Insert = new.on_conflict_do_update(index_elements=list(key), set_=dict(changes))
-    return statement
-
-
-def _add_events(connection: Connection, added: Sequence[Event]) -> None:
-    if added:
-        rows = [
-            {
-                "at": e.at,
-                "kind": e.kind,
-                "task": e.task,
-                "device": e.device,
-                # PostgreSQL's text cannot hold it, and an error may quote what a device sent.
-                "detail": e.detail.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-            }
-            for e in added
-        ]
-        connection.execute(insert(events), rows)
