@@ -6,8 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_sims.folder import run_folder
+
+if TYPE_CHECKING:
+    from device_sims.live.access import Access
 
 __all__ = ["add_run_command"]
 
@@ -16,7 +20,8 @@ EPILOG = """examples:
   rivulet-fleet run scenario.toml --speed-up 60
       two hours of the scenario in two minutes
   rivulet-fleet run scenario.toml --processes 2 \\
-      --broker mqtt://broker.example --aggregator http://aggregator.example:8080
+      --broker mqtts://broker.example --ca ca.pem --passwords devices.txt \\
+      --aggregator https://aggregator.example
       against a service somewhere else
 
 --speed-up divides every duration of the scenario: its hours, the fleet's times (updates,
@@ -61,8 +66,22 @@ def add_run_command(
     parser.add_argument(
         "--broker",
         default="auto",
-        help="mosquitto, embedded, mqtt://host:port (agents connect without a password), or auto, "
-        "the default: mosquitto where it is installed",
+        help="mosquitto, embedded, mqtt://host:port, mqtts://host:port, or auto, the default: "
+        "mosquitto where it is installed",
+    )
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="with --broker mqtts://...: certificates to trust instead of the system's (PEM)",
+    )
+    parser.add_argument(
+        "--passwords",
+        type=Path,
+        metavar="FILE",
+        help="with --broker URL: lines NAME:PASSWORD, one for each device (device-00000, "
+        "device-00001 and so on) and for the user aggregator where one is started here; without "
+        "it agents connect anonymously",
     )
     parser.add_argument(
         "--aggregator",
@@ -87,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ScenarioError(f"--processes is {arguments.processes}; expected at least 1")
     if arguments.aggregator is not None and "://" not in arguments.broker:
         raise ScenarioError("--aggregator goes with --broker URL: the broker that it listens to")
-    scenario = read_scenario(arguments.scenario)
+    scenario, access = read_scenario(arguments.scenario), _access(arguments)
     if arguments.seed is not None:
         scenario = scenario.with_seed(arguments.seed)
     with run_folder(arguments.out) as out:
@@ -96,6 +115,7 @@ def _run(arguments: argparse.Namespace) -> int:
             LiveSettings(
                 out=out,
                 broker=arguments.broker,
+                access=access,
                 aggregator=arguments.aggregator,
                 processes=arguments.processes,
                 speed_up=speed_up,
@@ -121,3 +141,17 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{live.memory_bytes / 1e6:,.0f} MB\nwritten: {path}"
         )
     return 1 if outcome.audit.broken else 0
+
+
+def _access(arguments: argparse.Namespace) -> "Access":
+    from device_sims.live.access import Access, read_passwords
+    from device_sims.scenario import ScenarioError
+
+    broker, ca, file = arguments.broker, arguments.ca, arguments.passwords
+    if ca is not None and not broker.startswith("mqtts://"):
+        raise ScenarioError(f"--ca goes with --broker mqtts://...; the broker is {broker}")
+    if ca is not None and not ca.is_file():
+        raise ScenarioError(f"--ca {ca} is not there; expected a PEM file")
+    if file is not None and "://" not in broker:
+        raise ScenarioError(f"--passwords goes with --broker URL; the broker is {broker}")
+    return Access(ca=ca, passwords={} if file is None else read_passwords(file))

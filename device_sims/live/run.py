@@ -21,6 +21,7 @@ from device_sims.datasets import split_latest
 from device_sims.examiner import newest_version
 from device_sims.fleet import device_name
 from device_sims.interrupts import interrupting
+from device_sims.live.access import Access
 from device_sims.live.feasible import check_feasible, left_out
 from device_sims.live.pace import Pace, hurried
 from device_sims.live.share import Count, Plan, Told
@@ -55,6 +56,7 @@ class LiveSettings:
     Attributes:
         out: an empty folder.
         broker: ``auto``, ``mosquitto``, ``embedded`` or a URL.
+        access: how to be let in at a URL.
         aggregator: URL of a running one; None starts one.
         processes: that share the devices, at least 1.
         speed_up: scenario seconds in a second, above 0.
@@ -62,6 +64,7 @@ class LiveSettings:
 
     out: Path
     broker: str = "auto"
+    access: Access = field(default_factory=Access)
     aggregator: str | None = None
     processes: int = 1
     speed_up: float = 1.0
@@ -163,14 +166,15 @@ class _Run:
         population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
         interactions = load_interactions(scenario.data)
         self._split = split_latest(interactions)
-        names = [USER, *map(device_name, range(self._split.user_count))]
-        users = {name: secrets.token_urlsafe(12) for name in names}
+        devices = list(map(device_name, range(self._split.user_count)))
+        own = Access(passwords={name: secrets.token_urlsafe(12) for name in (USER, *devices)})
+        settings.access.check(devices if settings.aggregator else [USER, *devices])
         self._broker = stack.enter_context(
-            start_broker(settings.broker, settings.out / "broker", users)
+            start_broker(settings.broker, settings.out / "broker", own.passwords)
         )
-        passwords = users if self._broker.kind == "mosquitto" else {}
+        self._access = own if self._broker.kind == "mosquitto" else settings.access
         self._bundle, _ = build_task(scenario.model, interactions, settings.out / "bundle")
-        self._aggregator = self._start_aggregator(passwords.get(USER))
+        self._aggregator = self._start_aggregator()
         self._said = left_out(
             scenario,
             own_broker=self._broker.kind == "mosquitto",
@@ -185,7 +189,7 @@ class _Run:
             self._private,
             examined(scenario.run, self._split.user_count),
         )
-        shares = self._open(passwords)
+        shares = self._open()
         self._pace = Pace(settings.speed_up, shares.begin())
         troubles = Troubles(
             scenario.faults,
@@ -223,8 +227,8 @@ class _Run:
 
     # Before
 
-    def _start_aggregator(self, password: str | None) -> AggregatorProcess | None:
-        scenario, settings = self._scenario, self._settings
+    def _start_aggregator(self) -> AggregatorProcess | None:
+        scenario, settings, access = self._scenario, self._settings, self._access
         if settings.aggregator is not None:
             self._client = AggregatorClient(settings.aggregator.rstrip("/"))
             _check_task(self._client, self._bundle)
@@ -234,8 +238,11 @@ class _Run:
                 settings.out / "aggregator",
                 broker=self._broker.url,
                 bundle=self._bundle.root,
-                password=password,
-                settings=_service_settings(scenario),
+                password=access.passwords.get(USER),
+                settings={
+                    **_service_settings(scenario),
+                    **({} if access.ca is None else {"tls.ca": access.ca.resolve()}),
+                },
             )
         )
         self._client = started.client
@@ -251,7 +258,7 @@ class _Run:
             print(f"not done: {sentence}")
         sys.stdout.flush()
 
-    def _open(self, passwords: Mapping[str, str]) -> Shares:
+    def _open(self) -> Shares:
         settings, devices = self._settings, self._split.user_count
         plans = [
             Plan(
@@ -265,7 +272,7 @@ class _Run:
                 log=settings.out / f"agents-{index}.log",
                 broker=self._broker.url,
                 aggregator=self._client.url,
-                passwords=passwords,
+                access=self._access,
             )
             for index in range(min(settings.processes, devices))
         ]

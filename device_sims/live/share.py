@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from device_sims.datasets import Split
 from device_sims.drive import Drive, allow_descriptors
 from device_sims.fleet import broker_config, device_name, history
+from device_sims.live.access import Access
 from device_sims.live.device import Around, Device
 from device_sims.live.pace import Pace
 from device_sims.live.tally import Tally
@@ -80,7 +81,7 @@ class Plan:
         log: file for what agents complain of.
         broker: URL.
         aggregator: URL.
-        passwords: of the devices at the broker; empty for a broker that lets everyone in.
+        access: how devices are let in at the broker.
     """
 
     numbers: Sequence[int]
@@ -93,7 +94,7 @@ class Plan:
     log: Path
     broker: str
     aggregator: str
-    passwords: Mapping[str, str]
+    access: Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +240,12 @@ class _Share:
         )
 
     def _config(self, number: int) -> AgentConfig:
-        plan, name = self._plan, device_name(number)
+        plan, access, name = self._plan, self._plan.access, device_name(number)
         return AgentConfig(
             device=name,
             state_dir=plan.folder / name,
             aggregator=plan.aggregator,
-            broker=broker_config(plan.broker, name, plan.passwords.get(name)),
+            broker=broker_config(plan.broker, name, access.passwords.get(name), access.ca),
             task=self._task,
             holdout=plan.scenario.run.holdout and not plan.split.repeats,
             # A kill keeps what was written; only a power cut of this machine would not.

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["MOSQUITTO", "Certificates", "Mosquitto", "free_port", "make_certificates"]
@@ -54,7 +55,7 @@ class Mosquitto:
         self,
         root: Path,
         *,
-        password: tuple[str, str] | None = None,
+        passwords: Mapping[str, str] | None = None,
         certificates: Certificates | None = None,
         client_certificates: bool = False,
         extra: str = "",
@@ -63,11 +64,12 @@ class Mosquitto:
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o755)
         lines = [f"listener {self.port} 127.0.0.1", "user root", extra]
-        if password is None:
+        if passwords is None:
             lines.append("allow_anonymous true")
         else:
             file = root / "passwords"
-            command = ["mosquitto_passwd", "-c", "-b", str(file), *password]
+            file.write_text("".join(f"{user}:{word}\n" for user, word in passwords.items()))
+            command = ["mosquitto_passwd", "-U", str(file)]
             subprocess.run(command, check=True, capture_output=True)
             lines += ["allow_anonymous false", f"password_file {file}"]
         if certificates is not None:

@@ -168,7 +168,7 @@ def test_an_unknown_name_is_said(reactor: Reactor) -> None:
 
 
 def test_password(tmp_path: Path, reactor: Reactor) -> None:
-    with Mosquitto(tmp_path, password=("dev-1", "right")) as broker:
+    with Mosquitto(tmp_path, passwords={"dev-1": "right"}) as broker:
         good, heard = connect(reactor, broker.port, username="dev-1", password="right")
         wait_until(lambda: heard.events == ["connected"])
         stop(good)

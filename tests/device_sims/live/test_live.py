@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from device_sims.brokers import Broker, EmbeddedBroker, find_mosquitto
 from device_sims.command import main
+from device_sims.fleet import device_name
+from device_sims.live.access import Access, read_passwords
 from device_sims.live.feasible import check_feasible, left_out
 from device_sims.live.pace import Pace, hurried
 from device_sims.live.run import UNCHECKED, LiveSettings, run_live
@@ -32,8 +34,9 @@ from device_sims.scenario import (
     load_interactions,
     to_toml,
 )
-from device_sims.service import AggregatorProcess
+from device_sims.service import USER, AggregatorProcess
 from device_sims.simulation.workshop import Workshop, build_task
+from tests.edge_agent.mosquitto import Mosquitto, make_certificates
 from tests.edge_agent.running import wait_until
 
 FLEET = Path(sys.executable).with_name("rivulet-fleet")
@@ -160,6 +163,63 @@ def test_a_service_elsewhere_is_used_once_it_has_the_task(tmp_path: Path) -> Non
     assert any("[aggregation]" in sentence for sentence in live.left_out)
 
 
+@pytest.mark.slow
+@needs_mosquitto
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+def test_a_broker_elsewhere_may_ask_for_tls_and_passwords(tmp_path: Path) -> None:
+    scenario = replace(
+        SCENARIO, data=replace(SCENARIO.data, users=4), run=replace(SCENARIO.run, hours=0.1)
+    )
+    names = [USER, *map(device_name, range(4))]
+    passwords = {name: f"of-{name}" for name in names}
+    certificates = make_certificates(tmp_path / "certificates")
+    with Mosquitto(tmp_path / "there", passwords=passwords, certificates=certificates) as broker:
+        settings = _settings(
+            tmp_path,
+            processes=1,
+            broker=f"mqtts://localhost:{broker.port}",
+            access=Access(ca=certificates.ca, passwords=passwords),
+        )
+        live = run_live(scenario, settings)
+    assert (live.took_part, live.errors, live.unchecked) == (4, 0, ())
+    assert live.outcome.audit.broken == []
+
+
+def test_passwords_are_read_a_line_for_each_user(tmp_path: Path) -> None:
+    file = tmp_path / "passwords"
+    file.write_text("aggregator:a:b\n\ndevice-00000:c\n")
+    found = read_passwords(file)
+    assert found == {"aggregator": "a:b", "device-00000": "c"}
+    Access(passwords=found).check(["aggregator", "device-00000"])
+    Access().check(["aggregator"])
+    with pytest.raises(
+        ScenarioError, match=r"no device-00001 and 1 others; .* for each of 3 users"
+    ):
+        Access(passwords=found).check(["device-00000", "device-00001", "device-00002"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read"),
+        ("", "is empty"),
+        ("device-00000:secret\ndevice-00001\n", "line 2: expected NAME:PASSWORD"),
+        (":secret\n", "line 1"),
+        ("device-00000:\n", "line 1"),
+        ("device-00000:secret\ndevice-00000:secret\n", "line 2: .* each name once"),
+    ],
+)
+def test_a_bad_file_of_passwords_is_refused_and_not_quoted(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    file = tmp_path / "passwords"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ScenarioError, match=said) as refused:
+        read_passwords(file)
+    assert "secret" not in str(refused.value)
+
+
 @given(st.floats(0.01, 1e4))
 def test_a_faster_clock_shortens_what_the_task_and_the_aggregator_wait(factor: float) -> None:
     faster = hurried(SCENARIO, factor)
@@ -240,6 +300,10 @@ def test_an_aggregator_is_started_again_at_once_when_the_run_is_to_end() -> None
         (["--processes", "0"], "--processes is 0"),
         (["--aggregator", "http://127.0.0.1:1"], "--aggregator goes with --broker URL"),
         (["--broker", "mqtt://127.0.0.1:1"], "no broker answers"),
+        (["--ca", "ca.pem"], "--ca goes with --broker mqtts://"),
+        (["--broker", "mqtts://127.0.0.1:1", "--ca", "ca.pem"], "--ca ca.pem is not there"),
+        (["--passwords", "them"], "--passwords goes with --broker URL"),
+        (["--broker", "mqtt://127.0.0.1:1", "--passwords", "them"], "them cannot be read"),
     ],
 )
 def test_bad_options_are_named(
@@ -257,16 +321,8 @@ def _session(leader: int) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
 
 
-def _settings(
-    root: Path, *, processes: int, broker: str = "mosquitto", aggregator: str | None = None
-) -> LiveSettings:
-    return LiveSettings(
-        out=root / "run",
-        broker=broker,
-        aggregator=aggregator,
-        processes=processes,
-        speed_up=SPEED_UP,
-    )
+def _settings(root: Path, *, broker: str = "mosquitto", **others: Any) -> LiveSettings:
+    return LiveSettings(out=root / "run", broker=broker, speed_up=SPEED_UP, **others)
 
 
 def _aggregator(root: Path, broker: str, scenario: Scenario) -> AggregatorProcess:
