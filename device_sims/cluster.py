@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from device_sims.processes import is_listening
 from device_sims.scenario import ScenarioError
 
 __all__ = ["connect"]
+
+CONNECT_DEADLINE_S = 5.0
 
 
 def connect(address: str) -> tuple[Any, int]:
@@ -13,7 +16,8 @@ def connect(address: str) -> tuple[Any, int]:
     Its machines need this package. Equal machines give equal bits; others may not.
 
     Args:
-        address: as ``ray.init`` takes it; ``local`` starts a cluster on this machine.
+        address: as ``ray.init`` takes it: HOST:PORT, ``ray://HOST:PORT``, ``auto`` for the one that
+            runs on this machine; ``local`` starts one here.
 
     Returns:
         The module ``ray``, and how many processors the cluster has, at least 1.
@@ -27,6 +31,7 @@ def connect(address: str) -> tuple[Any, int]:
         raise ScenarioError(
             "Ray is not installed; install it with: pip install 'rivulet[ray]'"
         ) from None
+    _look(address)
     try:
         ray.init(
             address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR"
@@ -34,3 +39,15 @@ def connect(address: str) -> tuple[Any, int]:
     except Exception as error:  # Ray raises errors of many unrelated types.
         raise ScenarioError(f"no Ray cluster at {address!r}: {error}") from None
     return ray, max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _look(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray would try it for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    if not is_listening(host.strip("[]"), int(port), timeout_s=CONNECT_DEADLINE_S):
+        raise ScenarioError(
+            f"no Ray cluster at {address!r}: nobody listens there; "
+            "expected the address that `ray start --head` said"
+        )

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
@@ -11,10 +12,13 @@ from multiprocessing import get_context
 from threadpoolctl import threadpool_limits
 
 from device_sims.cluster import connect
+from device_sims.fleet import FleetError
 from device_sims.simulation.training import Kit, Pool, Result, Worker
 from edge_agent.trainer import Work
 
 __all__ = ["LocalPool", "ProcessPool", "RayPool", "open_pool"]
+
+GONE = "a process that trains devices has ended; this machine may be out of memory"
 
 
 class LocalPool:
@@ -36,7 +40,7 @@ class ProcessPool:
 
     Args:
         kit: for each of them.
-        processes: how many.
+        processes: how many. If one of them is killed, results raise FleetError.
     """
 
     def __init__(self, kit: Kit, processes: int) -> None:
@@ -45,12 +49,26 @@ class ProcessPool:
 
     def submit(self, batch: Sequence[Work]) -> Callable[[], list[Result]]:
         """See ``Pool``."""
-        future: Future[list[Result]] = self._executor.submit(_do, batch)
-        return future.result
+        with _alive():
+            future: Future[list[Result]] = self._executor.submit(_do, batch)
+
+        def result() -> list[Result]:
+            with _alive():
+                return future.result()
+
+        return result
 
     def close(self) -> None:
         """See ``Pool``."""
         self._executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise FleetError(GONE) from None
 
 
 class RayPool:

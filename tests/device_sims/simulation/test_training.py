@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 import export.training_graph
+from device_sims.fleet import FleetError
+from device_sims.processes import free_port
 from device_sims.scenario import Scenario, ScenarioError
 from device_sims.simulation.fleet_program import FleetProgram
 from device_sims.simulation.outcome import Outcome
@@ -276,9 +279,37 @@ def test_where_ray_is_not_installed_the_extra_is_named(
 
 
 @needs_ray
-def test_a_cluster_that_is_not_there_is_named(prepared: Callable[[str], Prepared]) -> None:
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_is_not_there_is_named_at_once(
+    prepared: Callable[[str], Prepared], scheme: str
+) -> None:
+    address = f"{scheme}127.0.0.1:{free_port()}"
     with (
-        pytest.raises(ScenarioError, match=r"no Ray cluster at 'auto': "),
-        open_pool(prepared("mf").kit, ray="auto"),
+        pytest.raises(ScenarioError, match=f"no Ray cluster at '{address}': nobody listens there"),
+        open_pool(prepared("mf").kit, ray=address),
     ):
         pass
+
+
+def test_a_process_that_is_killed_ends_the_run_with_a_sentence(
+    tmp_path: Path, prepared: Callable[[str], Prepared]
+) -> None:
+    made = prepared("mf")
+
+    def kill(_share: float, updates: int) -> None:
+        if updates:
+            for child in active_children():
+                child.kill()
+
+    with (
+        open_pool(made.kit, processes=2) as pool,
+        pytest.raises(FleetError, match="a process that trains devices has ended"),
+    ):
+        simulate(
+            scenario(TASKS["mf"]),
+            made.bundle,
+            made.split,
+            tmp_path,
+            trainer=BatchTrainer(pool),
+            progress=kill,
+        )
