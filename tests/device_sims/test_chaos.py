@@ -10,7 +10,7 @@ from device_sims.postgresql import installed
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
-@pytest.mark.parametrize(("kind", "kills"), [(SQLITE, 20), (POSTGRESQL, 5)])
+@pytest.mark.parametrize(("kind", "kills"), [(SQLITE, 20), (POSTGRESQL, 3)])
 def test_kills_under_load_lose_nothing_and_double_nothing(kind: str, kills: int) -> None:
     if kind == POSTGRESQL and installed() is None:
         pytest.skip("PostgreSQL is not installed")
