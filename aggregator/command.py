@@ -25,7 +25,6 @@ __all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 SERVE = f"""\
 Takes updates from devices over MQTT, merges them into versions of each task's model, and serves
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 after a clean stop, 1 if the service failed or versions differ, 2 if an argument or a
-        setting is wrong, 130 if it was interrupted.
+        setting is wrong.
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(
@@ -80,16 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        code: int = arguments.run(arguments)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return int(arguments.run(arguments))
     except (SettingsError, BlobError, BrokerError, EnrolmentError, WireError) as error:
         return _fail(error, EXIT_USAGE)
     except ServiceError as error:
         return _fail(error, EXIT_USAGE if error.usage else EXIT_FAILED)
     except (LedgerError, FoldError, TaskError, remote.RemoteError, OSError) as error:
         return _fail(error, EXIT_FAILED)
-    return code
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -23,7 +23,6 @@ __all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 # Modules that need sockets or numpy are imported by the command that uses them: logging one event
 # on a small device takes a tenth of a second, not half of one.
 
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process if None.
 
     Returns:
-        0 if done, 1 if it failed, 2 if an argument or a setting is wrong, 130 if it was interrupted
+        0 if done, 1 if it failed, 2 if an argument or a setting is wrong.
         before a clean stop was possible.
     """
     # Before numpy is imported: its algebra has threads with buffers that this never needs.
@@ -47,8 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         return int(arguments.run(load_config(arguments.config), arguments))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except (ConfigError, InteractionError, RuntimeUnavailableError) as error:
         return _fail(error, EXIT_USAGE)
     except (AgentError, WireError, OSError) as error:

@@ -17,7 +17,6 @@ __all__ = ["main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 TOKEN_VARIABLE = "RIVULET_TOKEN"
 
 
@@ -28,15 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process if None.
 
     Returns:
-        0 if done, 1 if it failed, 2 if an argument is wrong, 130 if it was interrupted.
+        0 if done, 1 if it failed, 2 if an argument is wrong.
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("export").setLevel(logging.INFO)
     try:
         arguments.run(arguments)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except (PolicyError, RecommenderError) as error:
         return _fail(error, EXIT_USAGE)
     except (ExportError, WireError, OSError) as error:
