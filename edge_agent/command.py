@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 if done, 1 if it failed, 2 if an argument or a setting is wrong.
-        before a clean stop was possible.
     """
     # Before numpy is imported: its algebra has threads with buffers that this never needs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
