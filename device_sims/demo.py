@@ -29,6 +29,7 @@ from device_sims.report import (
     write_report,
 )
 from device_sims.service import USER, AggregatorProcess
+from edge_agent.config import TlsFiles
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 from wire.manifest import BatchKind
@@ -99,7 +100,7 @@ def run_demo(settings: DemoSettings, interactions: Interactions) -> Report:
             out / "devices",
             split=split,
             aggregator=aggregator.client.url,
-            broker=lambda name: broker_config(broker.url, name, passwords.get(name)),
+            broker=lambda name: broker_config(broker.url, name, passwords.get(name), TlsFiles()),
             plan=settings.plan,
             # The first action of a sequence is predicted from nothing, so it is no sample.
             least_history=2 if bundle.manifest.batch is BatchKind.SEQUENCE else 1,

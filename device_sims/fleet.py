@@ -286,16 +286,14 @@ class Fleet:
         self._private[number] = self._devices[number].agent.private_parameters(self._task)
 
 
-def broker_config(
-    url: str, name: str, password: str | None, ca: Path | None = None
-) -> BrokerConfig:
+def broker_config(url: str, name: str, password: str | None, tls: TlsFiles) -> BrokerConfig:
     """How a device connects to a broker; without a password, as nobody in particular.
 
     Args:
         url: ``mqtt://host:port`` or ``mqtts://host:port``.
         name: the device's id.
         password: of the user of that name.
-        ca: with TLS: certificates to trust instead of the system's.
+        tls: files for ``mqtts``.
     """
     host, port, secured = parse_broker_url(url)
     return BrokerConfig(
@@ -303,7 +301,7 @@ def broker_config(
         port=port,
         username=name if password else None,
         password=password,
-        tls=TlsFiles(ca=ca) if secured else None,
+        tls=tls if secured else None,
     )
 
 

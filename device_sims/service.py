@@ -1,6 +1,7 @@
 """The aggregator as a child process, and its HTTP API as seen from a test bench."""
 
 import json
+import ssl
 import sys
 import urllib.request
 from collections.abc import Mapping
@@ -22,10 +23,11 @@ class AggregatorClient:
 
     Args:
         url: its base address, without a slash at the end.
+        tls: for https; None uses the system's certificates.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
+        self.url, self._tls = url, tls
 
     def get(self, path: str) -> Any:
         """The JSON document at a path; raises OSError where there is none."""
@@ -33,7 +35,8 @@ class AggregatorClient:
 
     def get_bytes(self, path: str) -> bytes:
         """The body at a path; raises OSError where there is none."""
-        with urllib.request.urlopen(self.url + path, timeout=TIMEOUT_S) as response:
+        url = self.url + path
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S, context=self._tls) as response:
             body: bytes = response.read()
             return body
 

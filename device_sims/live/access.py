@@ -1,24 +1,25 @@
-"""How a fleet is let in at a broker that somebody else runs."""
+"""How a fleet is let in at a broker and an aggregator that somebody else runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from device_sims.scenario import ScenarioError
+from edge_agent.config import TlsFiles
 
 __all__ = ["Access", "read_passwords"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What connections to a broker need.
+    """What connections need.
 
     Attributes:
-        ca: PEM file of certificates to trust instead of the system's; None trusts those.
-        passwords: by user name, a device's being its id; empty connects anonymously.
+        tls: files for an ``mqtts`` broker and an ``https`` aggregator, the same for all devices.
+        passwords: at the broker, by user name, a device's being its id; empty connects anonymously.
     """
 
-    ca: Path | None = None
+    tls: TlsFiles = field(default_factory=TlsFiles)
     passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def check(self, users: list[str]) -> None:

@@ -35,6 +35,12 @@ that speed is slower than its scenario; the number of updates shows it.
 Ctrl-C ends the run early: what waits is delivered, and what was done is reported. A second one
 stops.
 """
+TLS_OPTIONS = {
+    "ca": "with --broker mqtts://... or --aggregator https://...: certificates to trust instead "
+    "of the system's (PEM)",
+    "cert": "likewise: the client certificate of all connections, where one is asked for",
+    "key": "private key of --cert, where that has none in it",
+}
 
 
 def add_run_command(
@@ -69,12 +75,8 @@ def add_run_command(
         help="mosquitto, embedded, mqtt://host:port, mqtts://host:port, or auto, the default: "
         "mosquitto where it is installed",
     )
-    parser.add_argument(
-        "--ca",
-        type=Path,
-        metavar="FILE",
-        help="with --broker mqtts://...: certificates to trust instead of the system's (PEM)",
-    )
+    for option, help_text in TLS_OPTIONS.items():
+        parser.add_argument(f"--{option}", type=Path, metavar="FILE", help=help_text)
     parser.add_argument(
         "--passwords",
         type=Path,
@@ -146,12 +148,23 @@ def _run(arguments: argparse.Namespace) -> int:
 def _access(arguments: argparse.Namespace) -> "Access":
     from device_sims.live.access import Access, read_passwords
     from device_sims.scenario import ScenarioError
+    from edge_agent.config import TlsFiles
 
-    broker, ca, file = arguments.broker, arguments.ca, arguments.passwords
-    if ca is not None and not broker.startswith("mqtts://"):
-        raise ScenarioError(f"--ca goes with --broker mqtts://...; the broker is {broker}")
-    if ca is not None and not ca.is_file():
-        raise ScenarioError(f"--ca {ca} is not there; expected a PEM file")
-    if file is not None and "://" not in broker:
+    broker, aggregator, passwords = arguments.broker, arguments.aggregator, arguments.passwords
+    files = {name: file for name in TLS_OPTIONS if (file := getattr(arguments, name)) is not None}
+    secured = broker.startswith("mqtts://") or (aggregator or "").startswith("https://")
+    for name, file in files.items():
+        if not secured:
+            raise ScenarioError(
+                f"--{name} goes with --broker mqtts://... or --aggregator https://...; "
+                f"the broker is {broker}"
+            )
+        if not file.is_file():
+            raise ScenarioError(f"--{name} {file} is not there; expected a PEM file")
+    if "key" in files and "cert" not in files:
+        raise ScenarioError("--key goes with --cert: the certificate that it is the key of")
+    if passwords is not None and "://" not in broker:
         raise ScenarioError(f"--passwords goes with --broker URL; the broker is {broker}")
-    return Access(ca=ca, passwords={} if file is None else read_passwords(file))
+    return Access(
+        tls=TlsFiles(**files), passwords={} if passwords is None else read_passwords(passwords)
+    )

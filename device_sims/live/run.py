@@ -36,6 +36,8 @@ from device_sims.simulation.meter import Meter
 from device_sims.simulation.outcome import Measured, Outcome
 from device_sims.simulation.replay import replay_of
 from device_sims.simulation.workshop import build_task
+from edge_agent.config import TlsFiles
+from edge_agent.tls import tls_context
 from wire.bundle import Bundle
 from wire.delta import FloatArray
 
@@ -56,7 +58,7 @@ class LiveSettings:
     Attributes:
         out: an empty folder.
         broker: ``auto``, ``mosquitto``, ``embedded`` or a URL.
-        access: how to be let in at a URL.
+        access: how to be let in at a broker's URL and at ``aggregator``.
         aggregator: URL of a running one; None starts one.
         processes: that share the devices, at least 1.
         speed_up: scenario seconds in a second, above 0.
@@ -230,7 +232,8 @@ class _Run:
     def _start_aggregator(self) -> AggregatorProcess | None:
         scenario, settings, access = self._scenario, self._settings, self._access
         if settings.aggregator is not None:
-            self._client = AggregatorClient(settings.aggregator.rstrip("/"))
+            url, tls = settings.aggregator.rstrip("/"), tls_context(access.tls)
+            self._client = AggregatorClient(url, tls=tls)
             _check_task(self._client, self._bundle)
             return None
         started = self._stack.enter_context(
@@ -241,7 +244,7 @@ class _Run:
                 password=access.passwords.get(USER),
                 settings={
                     **_service_settings(scenario),
-                    **({} if access.ca is None else {"tls.ca": access.ca.resolve()}),
+                    **{f"tls.{name}": file.resolve() for name, file in _given(access.tls)},
                 },
             )
         )
@@ -411,6 +414,10 @@ def _check_task(client: AggregatorClient, bundle: Bundle) -> None:
             f"the aggregator at {client.url} does not serve this scenario's task {bundle.task}: "
             f"{error}; start it with `--bundle {bundle.root}`"
         ) from None
+
+
+def _given(files: TlsFiles) -> list[tuple[str, Path]]:
+    return [(name, file) for name, file in asdict(files).items() if file is not None]
 
 
 def _service_settings(scenario: Scenario) -> dict[str, Any]:

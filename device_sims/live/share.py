@@ -29,6 +29,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.downloads import Downloads
 from edge_agent.runtimes import open_runtime
 from edge_agent.runtimes.trial import memory_bytes
+from edge_agent.tls import tls_context
 from wire.bundle import read_bundle
 from wire.delta import FloatArray
 
@@ -81,7 +82,7 @@ class Plan:
         log: file for what agents complain of.
         broker: URL.
         aggregator: URL.
-        access: how devices are let in at the broker.
+        access: how devices are let in at both.
     """
 
     numbers: Sequence[int]
@@ -187,7 +188,12 @@ class _Share:
             drive=self._drive,
             # One folder of downloads, as behind a caching proxy. Each device's traffic is counted
             # as if it had fetched its own.
-            source=Downloads(plan.downloads, plan.aggregator, keep_snapshots=SNAPSHOTS_KEPT),
+            source=Downloads(
+                plan.downloads,
+                plan.aggregator,
+                tls=tls_context(plan.access.tls),
+                keep_snapshots=SNAPSHOTS_KEPT,
+            ),
             runtime=open_runtime("onnx"),
             tally=self._tally,
             breaker=self._breaker,
@@ -245,7 +251,7 @@ class _Share:
             device=name,
             state_dir=plan.folder / name,
             aggregator=plan.aggregator,
-            broker=broker_config(plan.broker, name, access.passwords.get(name), access.ca),
+            broker=broker_config(plan.broker, name, access.passwords.get(name), access.tls),
             task=self._task,
             holdout=plan.scenario.run.holdout and not plan.split.repeats,
             # A kill keeps what was written; only a power cut of this machine would not.

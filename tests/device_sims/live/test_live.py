@@ -36,6 +36,8 @@ from device_sims.scenario import (
 )
 from device_sims.service import USER, AggregatorProcess
 from device_sims.simulation.workshop import Workshop, build_task
+from edge_agent.config import TlsFiles
+from tests.device_sims.live.tls_front import tls_front
 from tests.edge_agent.mosquitto import Mosquitto, make_certificates
 from tests.edge_agent.running import wait_until
 
@@ -63,6 +65,9 @@ SCENARIO = Scenario.from_dict(
 QUALITY_TOLERANCE = 0.15
 """Of NDCG@10: of 30 devices, four that rank their item elsewhere move it as much."""
 UPDATES_TOLERANCE = 0.25
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="needs the openssl command"
+)
 needs_mosquitto = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 
 
@@ -133,6 +138,7 @@ def test_ctrl_c_reports_what_was_done_and_leaves_nobody_behind(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@needs_openssl
 def test_a_service_elsewhere_is_used_once_it_has_the_task(tmp_path: Path) -> None:
     scenario = replace(
         SCENARIO, data=replace(SCENARIO.data, users=6), run=replace(SCENARIO.run, hours=0.1)
@@ -153,9 +159,12 @@ def test_a_service_elsewhere_is_used_once_it_has_the_task(tmp_path: Path) -> Non
                 tmp_path / "other", broker=broker.url, bundle=bundle, password=None, settings={}
             )
         )
+        made = make_certificates(tmp_path / "certificates")
+        url = stack.enter_context(tls_front(again.client.url, made))
+        tls = TlsFiles(ca=made.ca, cert=made.device_cert, key=made.device_key)
         live = run_live(
             scenario,
-            replace(settings, out=tmp_path / "again", aggregator=again.client.url),
+            replace(settings, out=tmp_path / "again", aggregator=url, access=Access(tls=tls)),
         )
     assert live.unchecked == UNCHECKED
     assert live.outcome.audit.created == live.outcome.audit.accepted > 0
@@ -165,20 +174,23 @@ def test_a_service_elsewhere_is_used_once_it_has_the_task(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @needs_mosquitto
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
-def test_a_broker_elsewhere_may_ask_for_tls_and_passwords(tmp_path: Path) -> None:
+@needs_openssl
+def test_a_broker_elsewhere_may_ask_for_certificates_and_passwords(tmp_path: Path) -> None:
     scenario = replace(
         SCENARIO, data=replace(SCENARIO.data, users=4), run=replace(SCENARIO.run, hours=0.1)
     )
     names = [USER, *map(device_name, range(4))]
     passwords = {name: f"of-{name}" for name in names}
-    certificates = make_certificates(tmp_path / "certificates")
-    with Mosquitto(tmp_path / "there", passwords=passwords, certificates=certificates) as broker:
+    made = make_certificates(tmp_path / "certificates")
+    tls = TlsFiles(ca=made.ca, cert=made.device_cert, key=made.device_key)
+    with Mosquitto(
+        tmp_path / "there", passwords=passwords, certificates=made, client_certificates=True
+    ) as broker:
         settings = _settings(
             tmp_path,
             processes=1,
             broker=f"mqtts://localhost:{broker.port}",
-            access=Access(ca=certificates.ca, passwords=passwords),
+            access=Access(tls=tls, passwords=passwords),
         )
         live = run_live(scenario, settings)
     assert (live.took_part, live.errors, live.unchecked) == (4, 0, ())
@@ -302,16 +314,28 @@ def test_an_aggregator_is_started_again_at_once_when_the_run_is_to_end() -> None
         (["--broker", "mqtt://127.0.0.1:1"], "no broker answers"),
         (["--ca", "ca.pem"], "--ca goes with --broker mqtts://"),
         (["--broker", "mqtts://127.0.0.1:1", "--ca", "ca.pem"], "--ca ca.pem is not there"),
+        (["--broker", "mqtts://127.0.0.1:1", "--key", "a.toml"], "--key goes with --cert"),
+        (
+            [
+                *("--broker", "mqtt://127.0.0.1:1", "--aggregator", "https://127.0.0.1:1"),
+                *("--cert", "c.pem"),
+            ],
+            "--cert c.pem is not there",
+        ),
         (["--passwords", "them"], "--passwords goes with --broker URL"),
         (["--broker", "mqtt://127.0.0.1:1", "--passwords", "them"], "them cannot be read"),
     ],
 )
 def test_bad_options_are_named(
-    tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    options: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "a.toml").write_text(to_toml(SCENARIO))
-    out = tmp_path / "run"
-    assert main(["run", str(tmp_path / "a.toml"), *options, "--out", str(out)]) in (1, 2)
+    monkeypatch.chdir(tmp_path)
+    Path("a.toml").write_text(to_toml(SCENARIO))
+    assert main(["run", "a.toml", *options, "--out", "run"]) in (1, 2)
     assert said in capsys.readouterr().err
 
 
