@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+import signal
 import tempfile
 import traceback
 from collections.abc import Generator, Iterable
@@ -162,6 +163,9 @@ def _heard(tell: Connection, work: Work, process: SpawnProcess) -> News:
         news: News = tell.recv()
     except (EOFError, ConnectionResetError):
         process.join()
-        said = f"its process ended with code {process.exitcode}"
+        how = f"ended with code {process.exitcode}"
+        if process.exitcode == -signal.SIGKILL:
+            how = "was killed, perhaps for want of memory"
+        said = f"its process {how}; the same command runs what is missing"
         return Failed(work.key, work.title, said, said)
     return news

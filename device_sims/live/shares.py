@@ -20,7 +20,11 @@ Answer = TypeVar("Answer")
 ANSWER_S = 120.0
 STOP_S = 30.0
 POLL_S = 0.2
-GONE = "a process of the fleet has ended; its memory may be used up"
+GONE = (
+    "a process of the fleet has ended: killed, or this machine is out of memory; what the agents "
+    "stored and logged stays in --out until the next run, which begins anew: take fewer data.users "
+    "if memory is short"
+)
 
 
 class Shares:

@@ -18,7 +18,11 @@ from edge_agent.trainer import Work
 
 __all__ = ["LocalPool", "ProcessPool", "RayPool", "open_pool"]
 
-GONE = "a process that trains devices has ended; this machine may be out of memory"
+GONE = (
+    "a process that trains devices has ended: killed, or this machine is out of memory; nothing of "
+    "this run is kept, so run it again, with fewer --processes if memory is short: the result will "
+    "be the same"
+)
 
 
 class LocalPool:

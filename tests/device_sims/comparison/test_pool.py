@@ -46,15 +46,17 @@ def test_work_is_asked_for_only_when_there_is_room(folder: Path) -> None:
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(folder: Path) -> None:
-    works = [Task("a", "fail"), Task("b", "die"), Task("c")]
+    works = [Task("a", "fail"), Task("b", "die"), Task("c"), Task("d", "exit")]
     ended = {one.key: one for one in LocalPool(1, folder).run(works) if not isinstance(one, Moved)}
     assert isinstance(ended["c"], Done)
-    failed, died = ended["a"], ended["b"]
+    failed, died, gone = ended["a"], ended["b"], ended["d"]
     assert isinstance(failed, Failed)
     assert failed.error == "ValueError: it does not fit"
     assert "Traceback" in failed.trace
     assert isinstance(died, Failed)
-    assert died.error == "its process ended with code -9"
+    assert died.error.startswith("its process was killed, perhaps for want of memory; the same")
+    assert isinstance(gone, Failed)
+    assert gone.error.startswith("its process ended with code 3; the same command")
 
 
 def test_closing_it_stops_what_is_under_way(folder: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +19,11 @@ from hypothesis import strategies as st
 
 from device_sims.brokers import Broker, EmbeddedBroker, find_mosquitto
 from device_sims.command import main
-from device_sims.fleet import device_name
+from device_sims.fleet import FleetError, device_name
 from device_sims.live.access import Access, read_passwords
 from device_sims.live.feasible import check_feasible, left_out
 from device_sims.live.pace import Pace, hurried
-from device_sims.live.run import UNCHECKED, LiveSettings, run_live
+from device_sims.live.run import UNCHECKED, LiveSettings, Seen, run_live
 from device_sims.live.troubles import Troubles
 from device_sims.scenario import (
     Attackers,
@@ -135,6 +136,19 @@ def test_ctrl_c_reports_what_was_done_and_leaves_nobody_behind(tmp_path: Path) -
     assert document["audit"]["unanswered"] == 0
     # What watches over the processes' shared memory ends a moment after them.
     wait_until(lambda: _session(process.pid) == [])
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    def kill(_seen: Seen) -> bool:
+        active_children()[0].kill()
+        return False
+
+    settings = _settings(tmp_path, processes=2, broker="embedded")
+    with pytest.raises(FleetError, match=r"killed, or .* what the agents stored .* stays in --out"):
+        run_live(SCENARIO, settings, enough=kill)
+    assert (settings.out / "devices" / device_name(0) / "agent.db").is_file()
+    assert active_children() == []
 
 
 @pytest.mark.slow
