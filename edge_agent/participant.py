@@ -56,6 +56,7 @@ class Participant:
         on_settled: called on a worker thread when receipts have emptied the outbox.
         clock: unix seconds.
         rng: for sampling and jitter; None seeds from the operating system.
+        version: what it tells the aggregator that it is.
 
     Raises:
         AgentError: the database, the runtime or a TLS file cannot be used.
@@ -77,6 +78,7 @@ class Participant:
         on_settled: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.time,
         rng: np.random.Generator | None = None,
+        version: str = VERSION,
     ) -> None:
         self._reactor, self._clock, self._automatic = reactor, clock, automatic
         self._delay_s = delay_s
@@ -87,8 +89,12 @@ class Participant:
         self._timer: Timer | None = None
         self._alarm_at = 0.0
         self._stopping = False
-        will = Will(topics.status(config.device), _status(config, StatusState.OFFLINE))
-        self._online = Will(will.topic, _status(config, StatusState.ONLINE))
+        online, offline = (
+            Status(state=state, agent=version, runtime=config.runtime).encode()
+            for state in (StatusState.ONLINE, StatusState.OFFLINE)
+        )
+        will = Will(topics.status(config.device), offline)
+        self._online = Will(will.topic, online)
         self._connection = Connection(
             config.broker,
             reactor=reactor,
@@ -303,7 +309,3 @@ def _answering(done: Callable[[Sent | None], object] | None) -> Iterator[None]:
         if done is not None:
             done(None)
         raise
-
-
-def _status(config: AgentConfig, state: StatusState) -> bytes:
-    return Status(state=state, agent=VERSION, runtime=config.runtime).encode()

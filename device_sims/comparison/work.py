@@ -188,6 +188,9 @@ def scenario_digest(scenario: Scenario) -> str:
     settings = settings_of(replace(scenario.with_seed(0), name=""))
     if scenario.fleet.is_traced:
         settings["fleet"]["trace"] = _file_digest(scenario.fleet.trace)
+    if not scenario.fleet.agent_versions:
+        # Runs that finished before scenarios had this key are still found.
+        del settings["fleet"]["agent_versions"]
     return _digest({**settings, "data": _content(scenario)})
 
 

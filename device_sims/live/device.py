@@ -18,6 +18,7 @@ from device_sims.nature import Nature, Stretch
 from device_sims.scenario import Faults
 from device_sims.simulation.device import STORE_WRITES
 from device_sims.simulation.power import Breaker, PowerCut, breaking
+from edge_agent import VERSION
 from edge_agent.agent import Agent
 from edge_agent.base import Base
 from edge_agent.config import AgentConfig
@@ -224,6 +225,7 @@ class Device:
                 delay_s=self._delay_s,
                 clock=self._clock,
                 rng=self._rng,
+                version=self._nature.agent_version or VERSION,
             )
         except _DeadError:
             store.close()

@@ -66,6 +66,7 @@ class Nature:
         metered: when it must not; None for never.
         trace: its stretches in order, instead of all that; None where there is no trace.
         repeats_s: the trace begins again after so long; infinity for never.
+        agent_version: what its agent says it is; None where the scenario says nothing of it.
     """
 
     kind: str
@@ -80,6 +81,7 @@ class Nature:
     metered: Hours | None
     trace: Sequence[Stretch] | None
     repeats_s: float
+    agent_version: str | None
 
     def next_stretch(self, now_s: float, rng: np.random.Generator) -> Stretch | None:
         """The next time with a connection, of a device that has none now.

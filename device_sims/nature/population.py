@@ -1,6 +1,7 @@
 """Draws what devices are like."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +63,8 @@ class Population:
             metered=metered,
             trace=self._stretches(number, conditions),
             repeats_s=fleet.trace_repeats_h * HOUR_S or math.inf,
+            # Drawn last, so that the rest of a device does not hang on it.
+            agent_version=_agent_version(fleet.agent_versions, rng),
         )
 
     def _joins_s(self, rng: np.random.Generator) -> float:
@@ -84,6 +87,10 @@ class Population:
         end_s = self._fleet.trace_repeats_h * HOUR_S or math.inf
         lines = self._trace[number % len(self._trace)]
         return [_fitted(line, end_s, usual) for line in lines if line.from_s < end_s]
+
+
+def _agent_version(shares: Mapping[str, float], rng: np.random.Generator) -> str | None:
+    return str(rng.choice(list(shares), p=list(shares.values()))) if shares else None
 
 
 def _fitted(line: TracedStretch, end_s: float, usual: Conditions) -> Stretch:

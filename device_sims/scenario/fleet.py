@@ -1,17 +1,21 @@
 """The table [fleet]: what devices are like, and when they are there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from device_sims.scenario.errors import ScenarioError
 from device_sims.scenario.table import MAX_S, Checks, read_table
+from wire.checks import Fields
 
 __all__ = ["DeviceClass", "FleetBehaviour", "Traits", "read_fleet"]
 
 DAY_H = 24.0
 MOST_CLASSES = 100
+MAX_VERSION = 40
+"""Characters of an agent's version that a ``Status`` has room for."""
+TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,9 @@ class FleetBehaviour(Traits):
         trace: file that says when devices are connected, and perhaps how fast they are then; see
             ``device_sims.nature.trace``. Empty for none.
         trace_repeats_h: the trace begins again after so many hours; 0 for never.
+        agent_versions: the version that an agent tells the aggregator, and the share of the devices
+            that do, adding up to 1. It is a name: what runs is the same. Empty for the version of
+            this code, which a simulated agent then does not tell at all.
     """
 
     classes: tuple[DeviceClass, ...] = ()
@@ -94,6 +101,7 @@ class FleetBehaviour(Traits):
     stay_h: float = 0.0
     trace: Path = Path()
     trace_repeats_h: float = 0.0
+    agent_versions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[DeviceClass, ...]:
@@ -153,6 +161,19 @@ def _check_fleet(fleet: FleetBehaviour) -> None:
         raise checks.refusal("time_zones", list(zones), "a list of hours from -12 to 14")
     if fleet.trace_repeats_h and not fleet.is_traced:
         raise checks.refusal("trace_repeats_h", fleet.trace_repeats_h, "0 where no trace is named")
+    _check_versions(fleet.agent_versions, checks)
+
+
+def _check_versions(shares: Mapping[str, float], checks: Checks) -> None:
+    each = Fields(shares, where="fleet.agent_versions", error=ScenarioError)
+    for version in shares:
+        if not 0 < len(version) <= MAX_VERSION or not version.isprintable():
+            expected = f"versions of 1 to {MAX_VERSION} printable characters"
+            raise checks.refusal("agent_versions", version, expected)
+        each.number(version, 0.0, 1.0)
+    if shares and abs(sum(shares.values()) - 1.0) > TOLERANCE:
+        expected = f"shares that add up to 1, not {sum(shares.values()):g}"
+        raise checks.refusal("agent_versions", shares, expected)
 
 
 def _check_traits(traits: Traits, where: str) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ _EXPECTED: Mapping[type, str] = {
     float: "a number",
     str: "a text",
     tuple: "a list",
+    dict: "a table",
 }
 
 
@@ -31,7 +32,8 @@ def read_table(
     """Read a table.
 
     Args:
-        kind: a dataclass; what it has tuples for, TOML has lists for, and for paths texts.
+        kind: a dataclass; what it has tuples for, TOML has lists for, and for paths texts. Of a
+            dict the keys are left to the caller.
         given: the decoded table.
         where: its name, for errors.
         start: values of keys that are not given, instead of the dataclass's defaults.
@@ -45,8 +47,7 @@ def read_table(
     refuse_unknown(given, known, where)
     values = {key: value for key, value in (start or {}).items() if key in known}
     for key, value in given.items():
-        default = known[key].default
-        values[key] = _typed(value, default, f"{where}.{key}")
+        values[key] = _typed(value, _default(known[key]), f"{where}.{key}")
     for key, entry in known.items():
         if key not in values and entry.default is MISSING and entry.default_factory is MISSING:
             raise ScenarioError(f"{where}.{key} is missing")
@@ -94,8 +95,12 @@ class Checks(Fields):
             self.number(name, low, high)
 
 
+def _default(entry: Field[Any]) -> object:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
+
+
 def _typed(value: Any, default: object, name: str) -> object:
-    kind = next((k for k in (bool, int, float, tuple) if isinstance(default, k)), str)
+    kind = next((k for k in (bool, int, float, tuple, dict) if isinstance(default, k)), str)
     allowed: Any = {float: (int, float), tuple: list}.get(kind, kind)
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise ScenarioError(f"{name} is {value!r:.80}; expected {_EXPECTED[kind]}")

@@ -30,7 +30,7 @@ from edge_agent.trainer import Trainer
 from wire import topics
 from wire.bundle import Bundle
 from wire.delta import FloatArray
-from wire.messages import Outcome, Receipt, Refusal
+from wire.messages import Outcome, Receipt, Refusal, Status, StatusState
 
 __all__ = ["STORE_WRITES", "Device", "Surroundings"]
 
@@ -287,6 +287,7 @@ class Device:
         self._online, self._stretch, self._link = True, stretch, stretch.conditions
         self._session += 1
         self._around.network.connect(self._config.device, self._call(Device.receive), self._link)
+        self._report(StatusState.ONLINE)
         if math.isfinite(stretch.to_s):
             self._later(stretch.to_s - now_s, Device.drop, self._session)
         self._do(Agent.connected)
@@ -307,10 +308,20 @@ class Device:
         self._agent, self._present, self._trains = None, False, False
 
     def _disconnect(self) -> None:
+        if self._online and not self._around.network.down_s:
+            self._report(StatusState.OFFLINE)
         self._online = self._waits = False
         self._around.network.disconnect(self._config.device)
         if self._around.places is not None:
             self._around.places.offline(self.number)
+
+    def _report(self, state: StatusState) -> None:
+        """Tell the aggregator its version and that it is there; its last will, that it is not."""
+        version, config = self.nature.agent_version, self._config
+        if version is not None:
+            status = Status(state=state, agent=version, runtime=config.runtime)
+            topic = topics.status(config.device)
+            self._around.network.send(topic, status.encode(), self._link)
 
     def _back_s(self, down_s: float) -> float:
         """When it tries a broker again that is gone for so long: not all at once."""

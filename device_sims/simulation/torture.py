@@ -36,11 +36,12 @@ FAULTS = {
 }
 """The largest that is drawn of each."""
 MOST_HOSTILE = 0.4
+VERSIONS = {"0.1.0": 0.8, "0.0.9": 0.2}
 PLAIN_FLEET: Mapping[str, Any] = {
     name: getattr(FleetBehaviour(), name)
     for name in (
         *("classes", "metered_hours", "plugged_hours", "hours_sigma", "time_zones"),
-        *("new_share", "stay_h", "clock_skew_s"),
+        *("new_share", "stay_h", "clock_skew_s", "agent_versions"),
     )
 } | {"offline_s": 0.0}
 """What a fleet is without what makes it complicated; a class keeps what [fleet] loses."""
@@ -70,6 +71,8 @@ def draw_scenario(like: Scenario, seed: int) -> Scenario:
         data=replace(like.data, replay=rng.random() < 0.3),
         rule=like.rule.changed(_rule(rng)),
     )
+    if rng.random() < 0.3:
+        drawn = replace(drawn, fleet=replace(drawn.fleet, agent_versions=VERSIONS))
     return drawn.with_seed(seed)
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator.ledger import Reports, open_database
 from device_sims.brokers import Broker, EmbeddedBroker, find_mosquitto
 from device_sims.command import main
 from device_sims.fleet import FleetError, device_name
@@ -55,6 +56,7 @@ SCENARIO = Scenario.from_dict(
             "online_s": 900.0,
             "offline_s": 60.0,
             "clock_skew_s": 10.0,
+            "agent_versions": {"0.1.0": 0.6, "0.0.9": 0.4},
         },
         "aggregation": {"buffer_size": 5},
         # So that whatever is made is accepted in the end.
@@ -85,6 +87,10 @@ def test_a_scenario_ends_the_same_for_real_and_under_a_virtual_clock(tmp_path: P
     assert {name: group.devices for name, group in real.groups.items()} == {
         name: group.devices for name, group in simulated.groups.items()
     }
+    folders = tmp_path / "simulated" / "run", tmp_path / "run"
+    versions = [_versions(folder / "aggregator") for folder in folders]
+    assert versions[0] == versions[1]
+    assert set(versions[0].values()) == {"0.1.0", "0.0.9"}
     assert real.audit.created == pytest.approx(simulated.audit.created, rel=UPDATES_TOLERANCE)
     assert real.audit.accepted == real.audit.created
     ends = [outcome.quality[-1].ndcg_at_10 for outcome in (simulated, real)]
@@ -357,6 +363,16 @@ def _session(leader: int) -> list[str]:
     """The processes that are left of a session."""
     command = ["ps", "-o", "pid=", "-s", str(leader)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
+def _versions(aggregator: Path) -> dict[str, str | None]:
+    """What each agent said that it is."""
+    database = open_database(f"sqlite:///{aggregator / 'ledger.db'}")
+    reports = Reports(database)
+    (task, _), *_ = reports.tasks()
+    found = {report.device: report.agent for report in reports.devices(task.task)}
+    database.dispose()
+    return found
 
 
 def _settings(root: Path, *, broker: str = "mosquitto", **others: Any) -> LiveSettings:

@@ -1,6 +1,8 @@
 """When devices are there: whatever is drawn, and whatever a trace says, keeps to the scenario."""
 
 import math
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,6 +111,22 @@ def test_stretches_and_absences_have_the_means_of_the_scenario() -> None:
     # Four standard errors of an exponential's mean over 4,000.
     assert online_s / 4_000 == pytest.approx(600, rel=0.065)
     assert offline_s / 4_000 == pytest.approx(200, rel=0.065)
+
+
+def test_agents_have_the_versions_of_the_scenario_and_are_otherwise_as_they_were() -> None:
+    shares = {"0.1.0": 0.8, "0.0.9": 0.2, "0.0.1": 0.0}
+    plain, versioned = (
+        Population(fleet(clock_skew_s=9, stay_h=1, hours_sigma=1, **keys), hours=1.0, seed=4)
+        for keys in ({}, {"agent_versions": shares})
+    )
+    found = Counter[str | None]()
+    for number in range(1_000):
+        nature = versioned.nature(number)
+        found[nature.agent_version] += 1
+        assert plain.nature(number) == replace(nature, agent_version=None)
+    # Four standard errors of a share of 0.8 among 1,000.
+    assert found["0.1.0"] / 1_000 == pytest.approx(0.8, abs=0.05)
+    assert found.keys() == {"0.1.0", "0.0.9"}
 
 
 def test_devices_come_and_go_for_good() -> None:

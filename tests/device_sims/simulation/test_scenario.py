@@ -35,6 +35,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
                 "plugged_hours": [22, 7],
                 "classes": [{"name": "hub"}, {"name": "phone", "metered_hours": [8.5, 18]}],
                 "trace": "there.csv",
+                "agent_versions": {"0.1.0": 0.75, "0.0.9": 0.25},
             },
             "faults": {"lost": 0.25},
             "attackers": {"share": 0.1, "kind": "collude", "quiet": True, "item": 3},
@@ -55,7 +56,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("[fleet]\nupdate_s = -1", r"fleet\.update_s is -1\.0; expected a number from 0"),
         ("[fleet]\nupdate_s = 0", r"fleet\.update_s is 0\.0; expected a number above 0"),
         ("[fleet]\nupdate_sigma = nan", r"fleet\.update_sigma is nan; expected"),
-        ("[fleet]\nspeed = 1", "fleet has an unknown key 'speed'; it takes classes, clock_skew_s"),
+        ("[fleet]\nspeed = 1", "fleet has an unknown key 'speed'; it takes agent_versions"),
         ("[fleet]\nlatencys = 1", "did you mean latency_s"),
         ("fleet = 3", "fleet is 3; expected a table"),
         ("[flet]\n", "unknown key 'flet'; did you mean fleet"),
@@ -72,6 +73,21 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("[fleet]\nnew_share = 2", r"fleet\.new_share is 2\.0; expected a number from 0 to 1"),
         ("[fleet]\ntrace_repeats_h = 2", r"trace_repeats_h is 2\.0; expected 0 where no trace"),
         ("[fleet]\ntrace = 2", r"fleet\.trace is 2; expected a text"),
+        (
+            '[fleet.agent_versions]\n"0.1.0" = 0.8\n"0.0.9" = 0.1',
+            r"fleet\.agent_versions is \{'0\.1\.0': 0\.8, .* shares that add up to 1, not 0\.9",
+        ),
+        (
+            '[fleet.agent_versions]\n"0.1.0" = 1.5\n"0.0.9" = -0.5',
+            r"fleet\.agent_versions\.0\.1\.0 is 1\.5; expected a number from 0 to 1",
+        ),
+        (
+            '[fleet.agent_versions]\n"0.0.9" = -0.5\n"0.1.0" = 1.5',
+            r"fleet\.agent_versions\.0\.0\.9 is -0\.5; expected a number from 0 to 1",
+        ),
+        ('[fleet.agent_versions]\na = "1"', r"agent_versions\.a is '1'; expected a number"),
+        ('[fleet.agent_versions]\n"" = 1', r"agent_versions is ''; expected versions of 1 to 40"),
+        ("[fleet]\nagent_versions = 1", r"fleet\.agent_versions is 1; expected a table"),
         ("[fleet]\nclasses = 3", r"fleet\.classes is 3; expected tables \[\[fleet\.classes\]\]"),
         ("[[fleet.classes]]\nshare = 1", r"fleet\.classes\[0\]\.name is missing"),
         (

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from aggregator.engine import Engine
-from aggregator.ledger import Ledger
+from aggregator.ledger import Ledger, Reports, open_database
 from aggregator.merging import advance
 from device_sims.command import main
+from device_sims.nature import Population
 from device_sims.scenario import Attack, Faults, Scenario, read_scenario, to_toml
 from device_sims.simulation.audit import PrivacyWatch
 from device_sims.simulation.outcome import Outcome
@@ -67,6 +68,24 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     other = workshop.run(CALM.with_seed(1))
     assert other.model != calm.model
     assert other.to_dict()["digest"] != calm.to_dict()["digest"]
+
+
+def test_the_aggregator_knows_each_agents_version_and_state(tmp_path: Path) -> None:
+    versions = {"0.1.0": 0.6, "0.0.9": 0.4}
+    fleet = replace(CALM.fleet, agent_versions=versions, offline_s=0.0, stay_h=2.0)
+    scenario = replace(CALM, fleet=fleet)
+    workshop = Workshop(tmp_path)
+    outcome = workshop.run(scenario)
+    assert outcome.audit.broken == []
+    database = open_database(f"sqlite:///{tmp_path / 'run' / 'aggregator' / 'ledger.db'}")
+    seen = Reports(database).devices(workshop.prepare(scenario).bundle.task)
+    database.dispose()
+    population = Population(fleet, hours=1.0, seed=CALM.run.seed)
+    natures = [population.nature(number) for number in range(10)]
+    assert [report.agent for report in seen] == [nature.agent_version for nature in natures]
+    states = ["offline" if nature.leaves_s < 3600.0 else "online" for nature in natures]
+    assert [report.state for report in seen] == states
+    assert {*versions, "offline", "online"} == {*states, *(report.agent for report in seen)}
 
 
 def test_a_storm_breaks_nothing(workshop: Workshop) -> None:
