@@ -254,9 +254,11 @@ class _Simulation:
             shortage.probability = 0.0
         self._crowd.rest()
         end = self._time() + DRAIN_S
-        while self._time() < end and self._crowd.unsettled:
+        while True:
+            # Once in any case: who still trains has nothing to be answered yet.
             self._time.run_until(self._time() + DRAIN_STEP_S)
-        self._time.run_until(self._time() + DRAIN_STEP_S)
+            if not self._crowd.unsettled or self._time() >= end:
+                return
 
     def _outcome(self, measured: list[Measured]) -> Outcome:
         server, task, split = self._server, self._bundle.task, self._split

@@ -78,6 +78,15 @@ def test_light_users_are_those_with_the_fewest_interactions() -> None:
     assert [parts[name].updates for name in ("light", "medium", "heavy")] == [3, 16, 50]
 
 
+def test_what_is_made_after_the_end_is_answered_however_late(workshop: Workshop) -> None:
+    # Made ten minutes after the end, but for some seconds, and answered half a minute later.
+    fleet = {"update_s": 700.0, "update_sigma": 0.0, "offline_s": 0.0}
+    run = {"hours": 115 / 3600}
+    outcome = workshop.run(scenario(fleet=fleet, service={"together_s": 30.0}, run=run))
+    assert outcome.audit.created == outcome.audit.accepted == outcome.devices
+    assert outcome.audit.broken == []
+
+
 # Coming and going
 
 
