@@ -33,7 +33,9 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         said = f"**{panel['name']}** ({facts}; seeds {', '.join(map(str, seeds))}). {target(panel)}"
         parts += [said + "\n", markdown(results(panel))]
         if (took_part := participation(panel)) is not None:
-            parts.append(markdown(took_part))
+            # Six rows and more for each scenario: folded away, where Markdown is shown as HTML.
+            summary = "<details><summary>Who took part, and what it got</summary>"
+            parts.append(f"{summary}\n\n{markdown(took_part)}\n</details>\n")
     return "\n".join(parts)
 
 

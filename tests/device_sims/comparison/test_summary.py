@@ -122,5 +122,6 @@ def test_markdown_is_a_table_and_goes_where_it_belongs(tmp_path: Path) -> None:
     assert written.startswith("# Head\n<!-- compare x -->\n\n**films")
     assert written.endswith("<!-- end x -->\ntail\n")
     assert "old" not in written
+    assert written.count("<details>") == written.count("</details>") == 1
     with pytest.raises(InsertError, match="no line <!-- compare y -->"):
         insert("", "y", file)
