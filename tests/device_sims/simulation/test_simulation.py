@@ -3,22 +3,25 @@
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aggregator.engine import Engine
-from aggregator.ledger import Ledger
+from aggregator.ledger import Decision, Ledger, UpdateKey
 from aggregator.merging import advance
 from device_sims.command import main
 from device_sims.scenario import Attack, Faults, Scenario, read_scenario, to_toml
-from device_sims.simulation.audit import PrivacyWatch
+from device_sims.simulation.audit import Audit, PrivacyWatch
 from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.torture import FAULTS, PLAIN_FLEET, draw_scenario, shrink, smaller
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
 from edge_agent.evaluation import Evaluation, evaluate
+from wire.messages import Outcome as WireOutcome
+from wire.messages import Refusal
 
 ALL_FAULTS = Faults(
     lost=0.1,
@@ -130,6 +133,36 @@ def test_a_model_that_drifts_from_its_ledger_is_found(
 ) -> None:
     skip_a_step(monkeypatch)
     assert workshop.run(CALM).audit.broken == ["not_the_fold"]
+
+
+def test_an_audit_looks_at_every_version_and_at_what_was_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("device_sims.simulation.audit._is_fold", lambda *_: True)
+    members = {1: [1], 2: [2, 3], None: [4]}
+    ledger: Any = SimpleNamespace(
+        newest_version=lambda _task: SimpleNamespace(version=2, digest=""),
+        between=lambda *_: [SimpleNamespace(version=v, updates=n) for v, n in ((1, 2), (2, 1))],
+        members=lambda _task, version: [SimpleNamespace(id=id_) for id_ in members[version]],
+        decisions=lambda keys: dict(
+            zip(
+                keys,
+                (
+                    Decision(outcome=WireOutcome.ACCEPTED),
+                    Decision(outcome=WireOutcome.REJECTED, reason=Refusal.NORM),
+                ),
+                strict=False,
+            )
+        ),
+    )
+    told: Any = [UpdateKey("task", "device", sequence) for sequence in (1, 2, 3)]
+    nothing: Any = SimpleNamespace(task="task")
+    audit = Audit.of(
+        *(ledger, nothing, nothing),
+        **{"created": 3, "accepted": told, "unanswered": 0, "leaks": 0, "mass": 0},
+    )
+    # Of three that devices were told of, one was refused and one never came.
+    assert (audit.lost, audit.unmerged, audit.twice) == (2, 2, 0)
 
 
 def test_everything_that_can_happen_is_drawn() -> None:
