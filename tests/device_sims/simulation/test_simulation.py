@@ -286,3 +286,35 @@ def test_devices_may_do_without_an_evaluation_of_their_own(
         assert outcome.audit.created > 50
         assert len(evaluated) == (outcome.audit.created if holdout else 0)
         evaluated.clear()
+
+
+BROKEN = Audit(
+    **dict.fromkeys(("created", "accepted", "lost"), 1),
+    **dict.fromkeys(("unanswered", "twice", "unmerged", "not_the_fold", "leaks", "mass"), 0),
+)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_ctrl_c_ends_the_torture_and_what_it_has_found_is_kept(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    broken: bool,
+) -> None:
+    shares = iter([1.0, 0.3] if broken else [0.3])
+
+    def run(_workshop: Workshop, scenario: Scenario, *, progress: Any) -> Any:
+        # Without a further share, it went on after Ctrl-C.
+        progress(next(shares), 1)
+        audit = BROKEN if broken else replace(BROKEN, lost=0)
+        return SimpleNamespace(seed=scenario.run.seed, audit=audit, faults={})
+
+    monkeypatch.setattr(Workshop, "run", run)
+    out = tmp_path / "out"
+    assert main(["torture", "--hours", "1", "--out", str(out)]) == int(broken)
+    said = capsys.readouterr().out
+    assert "stopped" in said
+    assert ("no invariant broken" in said) is not broken
+    if broken:
+        assert "lost: repeat it with" in said
+        assert read_scenario(out / "failure.toml").run.seed == 0
