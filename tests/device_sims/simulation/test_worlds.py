@@ -78,6 +78,17 @@ def test_light_users_are_those_with_the_fewest_interactions() -> None:
     assert [parts[name].updates for name in ("light", "medium", "heavy")] == [3, 16, 50]
 
 
+def test_a_class_that_is_called_like_a_third_takes_nothing_from_it() -> None:
+    fleet = {"classes": [{"name": "slow"}, {"name": "hub"}]}
+    drawn = Population(scenario(fleet=fleet).fleet, hours=1.0, seed=0)
+    natures = [drawn.nature(number) for number in range(30)]
+    parts = groups(natures, np.arange(30), {}, None)
+    thirds = ("fast", "middle", "slow", "light", "medium", "heavy")
+    assert [parts[name].devices for name in thirds] == [10] * 6
+    classes = {name: sum(n.kind == name for n in natures) for name in ("slow", "hub")}
+    assert {"slow": parts["slow (class)"].devices, "hub": parts["hub"].devices} == classes
+
+
 # Coming and going
 
 
