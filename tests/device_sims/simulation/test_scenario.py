@@ -135,6 +135,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
             r"selection\.behind_versions is \[3, 1\]; expected \[low, high\], two whole numbers",
         ),
         ("[selection]\nbehind_versions = [0, 500]", r"numbers from 0 to 90 in this order"),
+        (
+            "[selection]\nbehind_versions = [5, 8]\n[service]\nkeep_publications = 17",
+            r"selection\.behind_versions is \[5, 8\]; expected at least 10 less than service\.keep",
+        ),
         ("[selection]\nbehind_versions = 3", r"selection\.behind_versions is 3; expected a list"),
         ("a = = 3", "is not TOML"),
     ],
