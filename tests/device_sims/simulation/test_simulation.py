@@ -16,6 +16,7 @@ from device_sims.command import main
 from device_sims.scenario import Attack, Faults, Scenario, read_scenario, to_toml
 from device_sims.simulation.audit import Audit, PrivacyWatch
 from device_sims.simulation.outcome import Outcome
+from device_sims.simulation.run import _moments
 from device_sims.simulation.torture import FAULTS, PLAIN_FLEET, draw_scenario, shrink, smaller
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
@@ -204,6 +205,18 @@ def test_a_private_parameter_in_a_message_is_noticed() -> None:
     assert watch.leaks == 0
     watch.look(b"x" + private[0].tobytes(), private)
     assert watch.leaks == 1
+
+
+@pytest.mark.parametrize(
+    ("hours", "every_h", "count"), [(1.2, 0.1, 12), (0.3, 0.1, 3), (5.0, 0.25, 20), (1.0, 0.3, 3)]
+)
+def test_evaluations_come_as_often_as_is_said_and_never_after_the_end(
+    hours: float, every_h: float, count: int
+) -> None:
+    moments = _moments(hours, every_h)
+    evaluated = [at for at, evaluate in moments if evaluate]
+    assert evaluated == pytest.approx([every_h * n for n in range(count + 1)])
+    assert moments[-1][0] == hours
 
 
 def test_virtual_time_goes_in_order_and_can_be_interrupted() -> None:
