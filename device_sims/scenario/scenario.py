@@ -115,6 +115,8 @@ def read_scenario(path: Path) -> Scenario:
         ScenarioError: a file cannot be read, or a value is refused.
     """
     document = read_document(path)
+    if "grid" in document:
+        raise ScenarioError(f"{path} has a grid of many scenarios: `rivulet-fleet compare` runs it")
     try:
         return Scenario.from_dict(document, name=path.stem)
     except WireError as error:

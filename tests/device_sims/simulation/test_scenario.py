@@ -260,3 +260,10 @@ def test_what_a_file_is_like_must_be_there_and_another(
     (tmp_path / "other.toml").write_text('like = "scenario.toml"')
     with pytest.raises(ScenarioError, match=says):
         read_scenario(write(tmp_path, text))
+
+
+def test_a_grid_is_for_comparisons(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text("[grid.hours.few.run]\nhours = 1\n")
+    with pytest.raises(ScenarioError, match=r"grid\.toml has a grid .* `rivulet-fleet compare`"):
+        read_scenario(path)
