@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-__all__ = ["interrupting", "sparing"]
+__all__ = ["interrupting", "sparing", "undisturbed"]
 
 
 @contextmanager
@@ -25,6 +25,16 @@ def interrupting(interrupt: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Have Ctrl-C come only when the block has ended."""
+    came = list[bool]()
+    with interrupting(lambda: came.append(True)):
+        yield
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -152,18 +152,21 @@ def _run(study: "Study", records: "Records", pool: "Pool", out: Path) -> int:
     """Do what is missing and keep it; gives how many runs failed. Ctrl-C ends it early."""
     from device_sims.comparison.bar import Bar
     from device_sims.comparison.pool import Done, Failed
+    from device_sims.interrupts import undisturbed
 
     failures = 0
     with Bar(study.total, study.missing) as bar:
         try:
             with closing(pool.run(study.works())) as happening:
                 for news in happening:
-                    if isinstance(news, Done):
-                        records.keep(news.key, news.result)
-                    elif isinstance(news, Failed):
-                        failures += 1
-                        (out / f"failed-{news.key}.txt").write_text(news.trace, encoding="utf-8")
-                    bar.show(news)
+                    with undisturbed():
+                        if isinstance(news, Done):
+                            records.keep(news.key, news.result)
+                        elif isinstance(news, Failed):
+                            failures += 1
+                            trace = out / f"failed-{news.key}.txt"
+                            trace.write_text(news.trace, encoding="utf-8")
+                        bar.show(news)
         except KeyboardInterrupt:
             bar.say(
                 f"stopped: {study.missing} of {study.total} runs are missing; the same command "

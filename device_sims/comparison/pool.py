@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -76,7 +76,7 @@ class Pool(Protocol):
         """Do all of it, in no certain order, and tell what happens.
 
         The next work is asked for only when there is room for it. Closing the iterator stops what
-        is under way.
+        is under way. At Ctrl-C what has ended until then is told first.
         """
         ...
 
@@ -105,11 +105,14 @@ class LocalPool:
                 for ready in cast(list[Connection], wait(list(busy))):
                     work, process = busy[ready]
                     news = _heard(ready, work, process)
-                    if not isinstance(news, Moved):
+                    if isinstance(news, Moved):
+                        yield news
+                    else:
                         del busy[ready]
-                        process.join()
-                        ready.close()
-                    yield news
+                        yield from _told(ready, process, news)
+        except KeyboardInterrupt:
+            yield from _ended(busy)
+            raise
         finally:
             for _, process in busy.values():
                 process.kill()
@@ -156,6 +159,26 @@ def _child(tell: Connection, work: Work, folder: Path) -> None:
     # Nobody listens any more: the parent is gone.
     with suppress(BrokenPipeError):
         tell.send(do(work, folder, tell))
+
+
+def _told(ready: Connection, process: SpawnProcess, news: News) -> Iterator[News]:
+    """Tell how a run ended before waiting for its process: Ctrl-C may come meanwhile."""
+    try:
+        yield news
+    finally:
+        process.join()
+        ready.close()
+
+
+def _ended(busy: dict[Connection, tuple[Work, SpawnProcess]]) -> Iterator[News]:
+    """The runs that have ended and of which nobody has heard yet."""
+    for ready, (work, process) in list(busy.items()):
+        while ready.poll():
+            news = _heard(ready, work, process)
+            if not isinstance(news, Moved):
+                del busy[ready]
+                yield from _told(ready, process, news)
+                break
 
 
 def _heard(tell: Connection, work: Work, process: SpawnProcess) -> News:

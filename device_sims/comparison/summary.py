@@ -141,9 +141,11 @@ def _quality(case: Case, which: str) -> dict[str, Estimate]:
 
 def _picked(quality: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The moment with the best validation; the last one where nothing is held out for that."""
-    if any(moment["validation_ndcg_at_10"] is None for moment in quality):
+    # None, too, at the beginning, as long as an aggregator that crashes has published nothing.
+    validated = [moment for moment in quality if moment["validation_ndcg_at_10"] is not None]
+    if not validated:
         return quality[-1]
-    return max(quality, key=lambda moment: float(moment["validation_ndcg_at_10"]))
+    return max(validated, key=lambda moment: float(moment["validation_ndcg_at_10"]))
 
 
 def _last(outcomes: Sequence[Outcome], name: str) -> Estimate:

@@ -83,7 +83,7 @@ class Scenario:
             if key != "name" and not isinstance(value, Mapping):
                 raise ScenarioError(f"{key} is {value!r:.80}; expected a table, [{key}]")
         tables = {key: document.get(key, {}) for key in TABLES}
-        data = read_data(tables["data"])
+        data, service = read_data(tables["data"]), read_service(tables["service"])
         return cls(
             name=str(document.get("name", name)),
             model=read_task(tables["task"], data.dataset),
@@ -91,10 +91,12 @@ class Scenario:
             fleet=read_fleet(tables["fleet"]),
             faults=read_faults(tables["faults"]),
             attackers=read_attackers(tables["attackers"]),
-            selection=read_selection(tables["selection"]),
+            selection=read_selection(
+                tables["selection"], keep_publications=service.keep_publications
+            ),
             rule=Rule.from_dict(tables["aggregation"]),
             admission=_admission(tables["admission"]),
-            service=read_service(tables["service"]),
+            service=service,
             run=read_run(tables["run"]),
         )
 
@@ -113,6 +115,8 @@ def read_scenario(path: Path) -> Scenario:
         ScenarioError: a file cannot be read, or a value is refused.
     """
     document = read_document(path)
+    if "grid" in document:
+        raise ScenarioError(f"{path} has a grid of many scenarios: `rivulet-fleet compare` runs it")
     try:
         return Scenario.from_dict(document, name=path.stem)
     except WireError as error:

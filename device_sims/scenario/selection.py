@@ -7,7 +7,8 @@ from device_sims.scenario.table import Checks, read_table
 
 __all__ = ["Selection", "read_selection"]
 
-MOST_BEHIND = Retention().keep_publications - 10
+MARGIN = 10
+MOST_BEHIND = Retention().keep_publications - MARGIN
 """Older versions cannot be had any more."""
 
 
@@ -32,8 +33,12 @@ class Selection:
     behind_versions: tuple[int, ...] = (0, 0)
 
 
-def read_selection(given: object) -> Selection:
+def read_selection(given: object, *, keep_publications: int) -> Selection:
     """Read the table.
+
+    Args:
+        given: the decoded table.
+        keep_publications: so many of the newest versions can be had.
 
     Raises:
         ScenarioError: names the key, the value and what was expected.
@@ -47,5 +52,10 @@ def read_selection(given: object) -> Selection:
     whole = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in behind)
     if len(behind) != 2 or not whole or not 0 <= behind[0] <= behind[1] <= MOST_BEHIND:
         expected = f"[low, high], two whole numbers from 0 to {MOST_BEHIND} in this order"
+        raise checks.refusal("behind_versions", list(behind), expected)
+    if 0 < behind[1] > keep_publications - MARGIN:
+        expected = (
+            f"at least {MARGIN} less than service.keep_publications, which is {keep_publications}"
+        )
         raise checks.refusal("behind_versions", list(behind), expected)
     return selection

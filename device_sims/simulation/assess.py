@@ -142,7 +142,8 @@ def groups(
     kinds = sorted({nature.kind for nature in natures})
     if len(kinds) > 1:
         of_kind = np.array([kinds.index(nature.kind) for nature in natures])
-        parts |= {kind: np.flatnonzero(of_kind == at) for at, kind in enumerate(kinds)}
+        named = [f"{kind} (class)" if kind in parts else kind for kind in kinds]
+        parts |= {name: np.flatnonzero(of_kind == at) for at, name in enumerate(named)}
     return {name: _group(devices, updates, ranks) for name, devices in parts.items()}
 
 

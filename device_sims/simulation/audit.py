@@ -13,6 +13,7 @@ from aggregator.ledger import Ledger, UpdateKey
 from device_sims.fleet import device_name
 from wire.bundle import Bundle
 from wire.delta import FloatArray
+from wire.messages import Outcome
 
 __all__ = ["Accepted", "Audit", "PrivacyWatch"]
 
@@ -63,10 +64,11 @@ class Audit:
     Attributes:
         created: updates that devices put into their outbox.
         accepted: updates in the ledger.
-        lost: updates that a device knows to be accepted and that the ledger does not have.
-        unanswered: updates that still wait for a receipt at the end.
+        lost: updates that a device knows to be accepted and that the ledger does not have as such.
+        unanswered: devices with updates that still wait for a receipt at the end, or that are down.
         twice: updates that are in the ledger, or in a version, more than once.
-        unmerged: what the versions say that they took, less what the ledger says was taken.
+        unmerged: by how much what a version says that it took differs from what the ledger says
+            that it took, of all versions.
         not_the_fold: 1 if the model is not what the ledger makes of the bundle alone.
         leaks: messages with private parameters in them.
         mass: updates of honest devices after which something that was learned is nowhere, or twice;
@@ -110,16 +112,17 @@ class Audit:
             bundle: the task.
             created: how many updates devices made.
             accepted: those of which a device was told that they are in the ledger, each once.
-            unanswered: updates in outboxes.
+            unanswered: devices that are down or have updates in their outbox.
             leaks: as counted.
             mass: as counted.
         """
         task = bundle.task
         newest = ledger.newest_version(task)
-        taken, said = array("q"), 0
+        taken, unmerged = array("q"), 0
         for version in ledger.between(task, 0, newest.version):
-            said += version.updates
-            taken.extend(member.id for member in ledger.members(task, version.version))
+            members = [member.id for member in ledger.members(task, version.version)]
+            unmerged += abs(version.updates - len(members))
+            taken.extend(members)
         waiting = [member.id for member in ledger.members(task, None)]
         merged, counts = np.unique(np.array(taken), return_counts=True)
         return cls(
@@ -128,7 +131,7 @@ class Audit:
             lost=sum(_unknown(ledger, keys) for keys in _portions(accepted)),
             unanswered=unanswered,
             twice=int((counts - 1).sum() + np.isin(waiting, merged).sum()),
-            unmerged=abs(said - len(merged)),
+            unmerged=unmerged,
             not_the_fold=int(not _is_fold(ledger, blobs, bundle, newest.version, newest.digest)),
             leaks=leaks,
             mass=mass,
@@ -142,7 +145,8 @@ def _portions(keys: Iterable[UpdateKey]) -> Iterator[list[UpdateKey]]:
 
 
 def _unknown(ledger: Ledger, keys: list[UpdateKey]) -> int:
-    return len(keys) - len(ledger.decisions(keys))
+    decided = ledger.decisions(keys).values()
+    return len(keys) - sum(decision.outcome is Outcome.ACCEPTED for decision in decided)
 
 
 def _is_fold(ledger: Ledger, blobs: Blobs, bundle: Bundle, version: int, digest: str) -> bool:

@@ -138,7 +138,7 @@ def _torture(arguments: argparse.Namespace) -> int:
         try:
             while time.monotonic() < deadline or not runs:
                 scenario = draw_scenario(like, seed)
-                outcome = workshop.run(scenario)
+                outcome = _run_whole(workshop, scenario)
                 runs, seed, updates = runs + 1, seed + 1, updates + outcome.audit.created
                 faults.update(outcome.faults)
                 print(_line(outcome), flush=True)
@@ -156,11 +156,31 @@ def _failed(scenario: "Scenario", outcome: "Outcome", workshop: "Workshop", out:
     from device_sims.simulation.torture import shrink
 
     print(f"BROKEN: {', '.join(outcome.audit.broken)}; looking for a smaller scenario", flush=True)
-    failure = shrink(scenario, tuple(outcome.audit.broken), workshop.run)
-    path = out / "failure.toml"
-    path.write_text(to_toml(failure.scenario), encoding="utf-8")
-    print(f"{', '.join(failure.broken)}: repeat it with `rivulet-fleet simulate {path}`")
+    path, broken = out / "failure.toml", tuple(outcome.audit.broken)
+    path.write_text(to_toml(scenario), encoding="utf-8")
+    try:
+        failure = shrink(scenario, broken, partial(_run_whole, workshop))
+    except KeyboardInterrupt:
+        print("\nstopped before a smaller one was found", flush=True)
+    else:
+        broken = failure.broken
+        path.write_text(to_toml(failure.scenario), encoding="utf-8")
+    print(f"{', '.join(broken)}: repeat it with `rivulet-fleet simulate {path}`")
     return 1
+
+
+def _run_whole(workshop: "Workshop", scenario: "Scenario") -> "Outcome":
+    """Run a scenario; Ctrl-C, at which a run ends early and in order, is raised after it."""
+    done = 0.0
+
+    def progress(share: float, _updates: int) -> None:
+        nonlocal done
+        done = share
+
+    outcome = workshop.run(scenario, progress=progress)
+    if round(done, 6) < 1.0:
+        raise KeyboardInterrupt
+    return outcome
 
 
 def _line(outcome: "Outcome") -> str:

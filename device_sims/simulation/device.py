@@ -248,6 +248,13 @@ class Device:
             again = self._around.call(self.number, None, Device.write_down, events)
             self._around.time.after(later_s, again)
 
+    def _is_missed(self, reason: Refusal | None) -> bool:
+        """Whether somebody else is to send what was refused.
+
+        Not what comes too late, for which nobody waits any more, and not what is sent again.
+        """
+        return reason is not None and reason is not Refusal.TOO_STALE and not reason.momentary
+
     def _forged(self, payload: bytes) -> bytes:
         if self._forger is None or self._base is None or self._agent is None:
             return payload
@@ -332,9 +339,8 @@ class Device:
         receipt = Receipt.decode(payload)
         if receipt.outcome is not Outcome.REJECTED:
             self._around.on_accepted(self.number, receipt.sequence)
-        elif self._around.places is not None and receipt.reason is not Refusal.TOO_STALE:
-            # Nobody waits any more for what comes too late.
-            self._around.places.refused()
+        elif self._around.places is not None and self._is_missed(receipt.reason):
+            self._around.places.refused(self.number)
         self._do(lambda agent: agent.receive(topic, payload))
 
     def _work(self, agent: Agent) -> None:

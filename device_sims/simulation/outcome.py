@@ -72,7 +72,7 @@ class Outcome:
         quality: over time; the last one after everything was delivered.
         groups: the thirds ``fast``, ``middle`` and ``slow`` of the devices by their speed, the
             thirds ``light``, ``medium`` and ``heavy`` by how many interactions their users have,
-            and each class where there are some.
+            and each class where there are some; that of a third's name is ``NAME (class)``.
         exposure: share of users to whom the promoted item is shown at the end (ER@10); None where
             the scenario's attackers promote none.
         staleness: how many merged updates had which staleness.

@@ -45,8 +45,8 @@ class Places:
         # Dictionaries for their order, which does not change from one process to the next.
         self._waiting = dict[int, None]()
         self._chosen, self._busy = set[int](), set[int]()
-        # Of this round: who had a place, and how many of them failed.
-        self._served, self._failed = set[int](), 0
+        # Of this round: who had a place, and who of them failed.
+        self._served, self._failed = set[int](), set[int]()
         self._version = -1
         self._alarm: Alarm | None = None
 
@@ -68,21 +68,26 @@ class Places:
             self._chosen.remove(number)
             self._served.discard(number)
             self._give()
+            self._look_whether_over()
 
     def done(self, number: int, *, failed: bool) -> None:
-        """A device that had begun has ended."""
+        """A device that had begun has ended; of an earlier round it leaves this one as it is."""
         if number not in self._busy:
             return
         self._busy.remove(number)
-        self._failed += failed
+        if failed and number in self._served:
+            self._failed.add(number)
         self._give()
-        if self._rounds and not self._busy and not self._chosen:
-            self._await_version()
+        self._look_whether_over()
 
-    def refused(self) -> None:
-        """The aggregator refused what a device sent, and so waits for one less."""
-        self._failed += 1
-        self._give()
+    def refused(self, number: int) -> None:
+        """The aggregator refused what a device sent, and perhaps said so twice.
+
+        If that was for this round, the aggregator still waits for one more.
+        """
+        if number in self._served - self._busy - self._chosen:
+            self._failed.add(number)
+            self._give()
 
     def announced(self, version: int) -> None:
         """A version was announced, perhaps again."""
@@ -91,20 +96,25 @@ class Places:
             self._next_round()
 
     def _next_round(self) -> None:
+        self._cancel_alarm()
+        self._served.clear()
+        self._failed.clear()
+        self._give()
+
+    def _look_whether_over(self) -> None:
+        """If nobody of this round is at work any more, wait for a version, but not for ever."""
+        at_work = self._served & (self._busy | self._chosen)
+        if self._served and not at_work and self._alarm is None:
+            self._alarm = self._time.after(self._patience_s, self._next_round)
+
+    def _cancel_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        self._served.clear()
-        self._failed = 0
-        self._give()
-
-    def _await_version(self) -> None:
-        if self._alarm is None:
-            self._alarm = self._time.after(self._patience_s, self._next_round)
 
     def _free(self) -> int:
         if self._rounds:
-            return self._places + self._failed - len(self._served)
+            return self._places + len(self._failed) - len(self._served)
         return self._places - len(self._busy) - len(self._chosen)
 
     def _give(self, *, asking: int = -1) -> None:
@@ -113,6 +123,8 @@ class Places:
         count = min(self._free(), len(candidates))
         if count < 1:
             return
+        # Somebody of this round is at work again.
+        self._cancel_alarm()
         for at in self._rng.choice(len(candidates), count, replace=False).tolist():
             number = candidates[at]
             del self._waiting[number]

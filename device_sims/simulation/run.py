@@ -382,5 +382,7 @@ def _moments(hours: float, every_h: float) -> list[tuple[float, bool]]:
     """When to show progress, and whether to evaluate then."""
     shown = {hours * step / PROGRESS_STEPS: False for step in range(1, PROGRESS_STEPS + 1)}
     if every_h > 0.0:
-        shown |= {every_h * n: True for n in range(int(hours / every_h) + 1)}
+        # With room for rounding: 1.2 hours are twelve tenths.
+        count = int(hours / every_h * (1.0 + 1e-9))
+        shown |= {min(every_h * n, hours): True for n in range(count + 1)}
     return sorted(shown.items())

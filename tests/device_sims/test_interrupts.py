@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sims.interrupts import interrupting, sparing
+from device_sims.interrupts import interrupting, sparing, undisturbed
 
 ROOT = Path(__file__).parents[2]
 FIRST_AND_SECOND = """
@@ -56,4 +56,21 @@ def test_an_interruption_may_raise() -> None:
         raise KeyError("stopped")
 
     with pytest.raises(KeyError, match="stopped"), interrupting(stop):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_what_must_not_be_disturbed_ends_first() -> None:
+    happened: list[str] = []
+
+    def disturbed() -> None:
+        with undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            happened.append("ended")
+
+    with pytest.raises(KeyboardInterrupt):
+        disturbed()
+    assert happened == ["ended"]
+    with undisturbed():
+        happened.append("again")
+    with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

@@ -1,6 +1,8 @@
 """Pools of runs: everything is done once, failures are told, and nothing is left behind."""
 
+import multiprocessing
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sims.comparison.pool import Done, Failed, LocalPool, Moved
+from device_sims.comparison.pool import Done, Failed, LocalPool, Moved, News
 from tests.device_sims.comparison.works import Task
 
 
@@ -63,4 +65,20 @@ def test_closing_it_stops_what_is_under_way(folder: Path) -> None:
     with closing(LocalPool(2, folder).run([Task("a", "wait"), Task("b", "wait")])) as news:
         assert isinstance(next(news), Moved)
         assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_what_has_ended_when_ctrl_c_comes_is_told_before_it_goes_on(folder: Path) -> None:
+    def works() -> Iterator[Task]:
+        yield Task("ends")
+        yield Task("goes on", "wait")
+        # Meanwhile the next task is made, which takes its time.
+        while len(multiprocessing.active_children()) > 1:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    told = list[News]()
+    with pytest.raises(KeyboardInterrupt):
+        told.extend(LocalPool(3, folder).run(works()))
+    assert [one.key for one in told if isinstance(one, Done)] == ["ends"]
     assert not folder.exists()

@@ -72,6 +72,15 @@ def test_quality_is_picked_on_validation_and_never_on_test() -> None:
     assert entry["end"]["ndcg_at_10"]["mean"] == run["quality"][-1]["ndcg_at_10"]
 
 
+def test_a_beginning_without_a_version_leaves_the_rest_to_be_picked() -> None:
+    run = outcome(0.05, 0)
+    run["quality"][0] |= {"version": -1, "validation_ndcg_at_10": None}
+    run["quality"][3]["validation_ndcg_at_10"] = 0.9
+    document = summarise([panel(replace(case("a", 0.05), outcomes={0: run}))], Target(share=0.95))
+    picked = document["panels"][0]["scenarios"][0]["picked"]["ndcg_at_10"]["mean"]
+    assert picked == run["quality"][3]["ndcg_at_10"] != run["quality"][-1]["ndcg_at_10"]
+
+
 def test_tables_leave_out_what_nobody_has_and_show_the_rest() -> None:
     plain = results(summarise([panel(case("a", 0.05))], Target(share=0.95))["panels"][0])
     assert "ER@10" not in plain.header

@@ -115,9 +115,66 @@ def test_in_rounds_who_fails_is_replaced_by_another() -> None:
     assert len(fleet.at_work) == 2
     fleet.finish(second)
     assert len(fleet.at_work) == 1
-    fleet.places.refused()
-    assert len(fleet.at_work) == 2
+    for _ in range(2):
+        # A refusal that is delivered twice is one.
+        fleet.places.refused(second)
+        assert len(fleet.at_work) == 2
     assert len(set(fleet.begun)) == len(fleet.begun) == 4
+
+
+@pytest.mark.parametrize("how", ["refused", "failed"])
+def test_who_fails_after_its_round_is_not_replaced_in_the_next_one(how: str) -> None:
+    fleet = Fleet(2, rounds=True)
+    fleet.places.announced(0)
+    for number in range(6):
+        fleet.begin(number)
+    early, late = fleet.at_work
+    fleet.finish(early)
+    if how == "refused":
+        fleet.finish(late)
+    fleet.places.announced(1)
+    begun = list(fleet.begun)
+    if how == "refused":
+        fleet.places.refused(late)
+    else:
+        fleet.finish(late, failed=True)
+    assert fleet.begun == begun
+    # One that the next round chose again has yet to send what that round waits for.
+    fleet.places.announced(2)
+    again = fleet.at_work[-1]
+    begun = list(fleet.begun)
+    fleet.places.refused(again)
+    assert fleet.begun == begun
+
+
+def test_a_round_is_over_whatever_an_earlier_one_left_behind() -> None:
+    fleet = Fleet(2, rounds=True)
+    fleet.places.announced(0)
+    for number in range(6):
+        fleet.begin(number)
+    straggler = fleet.at_work[0]
+    fleet.places.announced(1)
+    for number in [number for number in fleet.at_work if number != straggler]:
+        fleet.finish(number)
+    assert fleet.at_work == [straggler]
+    fleet.time.run_until(fleet.time() + PATIENCE_S + 1.0)
+    assert len(fleet.at_work) > 1
+
+
+def test_a_round_is_not_over_while_a_replacement_is_at_work() -> None:
+    fleet = Fleet(1, rounds=True)
+    fleet.places.announced(0)
+    for number in range(3):
+        fleet.begin(number)
+    (first,) = fleet.at_work
+    fleet.finish(first)
+    fleet.places.refused(first)
+    (second,) = fleet.at_work
+    fleet.time.run_until(fleet.time() + 2.0 * PATIENCE_S)
+    assert fleet.at_work == [second]
+    fleet.finish(second)
+    fleet.time.run_until(fleet.time() + PATIENCE_S + 1.0)
+    assert len(fleet.at_work) == 1
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -151,6 +151,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
             r"selection\.behind_versions is \[3, 1\]; expected \[low, high\], two whole numbers",
         ),
         ("[selection]\nbehind_versions = [0, 500]", r"numbers from 0 to 90 in this order"),
+        (
+            "[selection]\nbehind_versions = [5, 8]\n[service]\nkeep_publications = 17",
+            r"selection\.behind_versions is \[5, 8\]; expected at least 10 less than service\.keep",
+        ),
         ("[selection]\nbehind_versions = 3", r"selection\.behind_versions is 3; expected a list"),
         ("a = = 3", "is not TOML"),
     ],
@@ -272,3 +276,10 @@ def test_what_a_file_is_like_must_be_there_and_another(
     (tmp_path / "other.toml").write_text('like = "scenario.toml"')
     with pytest.raises(ScenarioError, match=says):
         read_scenario(write(tmp_path, text))
+
+
+def test_a_grid_is_for_comparisons(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text("[grid.hours.few.run]\nhours = 1\n")
+    with pytest.raises(ScenarioError, match=r"grid\.toml has a grid .* `rivulet-fleet compare`"):
+        read_scenario(path)

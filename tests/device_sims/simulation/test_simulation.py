@@ -3,23 +3,27 @@
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aggregator.engine import Engine
-from aggregator.ledger import Ledger, Reports, open_database
+from aggregator.ledger import Decision, Ledger, Reports, UpdateKey, open_database
 from aggregator.merging import advance
 from device_sims.command import main
 from device_sims.nature import Population
 from device_sims.scenario import Attack, Faults, Scenario, read_scenario, to_toml
-from device_sims.simulation.audit import PrivacyWatch
+from device_sims.simulation.audit import Audit, PrivacyWatch
 from device_sims.simulation.outcome import Outcome
+from device_sims.simulation.run import _moments
 from device_sims.simulation.torture import FAULTS, PLAIN_FLEET, draw_scenario, shrink, smaller
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
 from edge_agent.evaluation import Evaluation, evaluate
+from wire.messages import Outcome as WireOutcome
+from wire.messages import Refusal
 
 ALL_FAULTS = Faults(
     lost=0.1,
@@ -151,6 +155,36 @@ def test_a_model_that_drifts_from_its_ledger_is_found(
     assert workshop.run(CALM).audit.broken == ["not_the_fold"]
 
 
+def test_an_audit_looks_at_every_version_and_at_what_was_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("device_sims.simulation.audit._is_fold", lambda *_: True)
+    members = {1: [1], 2: [2, 3], None: [4]}
+    ledger: Any = SimpleNamespace(
+        newest_version=lambda _task: SimpleNamespace(version=2, digest=""),
+        between=lambda *_: [SimpleNamespace(version=v, updates=n) for v, n in ((1, 2), (2, 1))],
+        members=lambda _task, version: [SimpleNamespace(id=id_) for id_ in members[version]],
+        decisions=lambda keys: dict(
+            zip(
+                keys,
+                (
+                    Decision(outcome=WireOutcome.ACCEPTED),
+                    Decision(outcome=WireOutcome.REJECTED, reason=Refusal.NORM),
+                ),
+                strict=False,
+            )
+        ),
+    )
+    told: Any = [UpdateKey("task", "device", sequence) for sequence in (1, 2, 3)]
+    nothing: Any = SimpleNamespace(task="task")
+    audit = Audit.of(
+        *(ledger, nothing, nothing),
+        **{"created": 3, "accepted": told, "unanswered": 0, "leaks": 0, "mass": 0},
+    )
+    # Of three that devices were told of, one was refused and one never came.
+    assert (audit.lost, audit.unmerged, audit.twice) == (2, 2, 0)
+
+
 def test_everything_that_can_happen_is_drawn() -> None:
     drawn = [draw_scenario(CALM, seed) for seed in range(60)]
     assert {name for one in drawn for name in FAULTS if getattr(one.faults, name)} == set(FAULTS)
@@ -190,6 +224,18 @@ def test_a_private_parameter_in_a_message_is_noticed() -> None:
     assert watch.leaks == 0
     watch.look(b"x" + private[0].tobytes(), private)
     assert watch.leaks == 1
+
+
+@pytest.mark.parametrize(
+    ("hours", "every_h", "count"), [(1.2, 0.1, 12), (0.3, 0.1, 3), (5.0, 0.25, 20), (1.0, 0.3, 3)]
+)
+def test_evaluations_come_as_often_as_is_said_and_never_after_the_end(
+    hours: float, every_h: float, count: int
+) -> None:
+    moments = _moments(hours, every_h)
+    evaluated = [at for at, evaluate in moments if evaluate]
+    assert evaluated == pytest.approx([every_h * n for n in range(count + 1)])
+    assert moments[-1][0] == hours
 
 
 def test_virtual_time_goes_in_order_and_can_be_interrupted() -> None:
@@ -272,3 +318,35 @@ def test_devices_may_do_without_an_evaluation_of_their_own(
         assert outcome.audit.created > 50
         assert len(evaluated) == (outcome.audit.created if holdout else 0)
         evaluated.clear()
+
+
+BROKEN = Audit(
+    **dict.fromkeys(("created", "accepted", "lost"), 1),
+    **dict.fromkeys(("unanswered", "twice", "unmerged", "not_the_fold", "leaks", "mass"), 0),
+)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_ctrl_c_ends_the_torture_and_what_it_has_found_is_kept(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    broken: bool,
+) -> None:
+    shares = iter([1.0, 0.3] if broken else [0.3])
+
+    def run(_workshop: Workshop, scenario: Scenario, *, progress: Any) -> Any:
+        # Without a further share, it went on after Ctrl-C.
+        progress(next(shares), 1)
+        audit = BROKEN if broken else replace(BROKEN, lost=0)
+        return SimpleNamespace(seed=scenario.run.seed, audit=audit, faults={})
+
+    monkeypatch.setattr(Workshop, "run", run)
+    out = tmp_path / "out"
+    assert main(["torture", "--hours", "1", "--out", str(out)]) == int(broken)
+    said = capsys.readouterr().out
+    assert "stopped" in said
+    assert ("no invariant broken" in said) is not broken
+    if broken:
+        assert "lost: repeat it with" in said
+        assert read_scenario(out / "failure.toml").run.seed == 0

@@ -87,6 +87,17 @@ def test_what_is_made_after_the_end_is_answered_however_late(workshop: Workshop)
     assert outcome.audit.broken == []
 
 
+def test_a_class_that_is_called_like_a_third_takes_nothing_from_it() -> None:
+    fleet = {"classes": [{"name": "slow"}, {"name": "hub"}]}
+    drawn = Population(scenario(fleet=fleet).fleet, hours=1.0, seed=0)
+    natures = [drawn.nature(number) for number in range(30)]
+    parts = groups(natures, np.arange(30), {}, None)
+    thirds = ("fast", "middle", "slow", "light", "medium", "heavy")
+    assert [parts[name].devices for name in thirds] == [10] * 6
+    classes = {name: sum(n.kind == name for n in natures) for name in ("slow", "hub")}
+    assert {"slow": parts["slow (class)"].devices, "hub": parts["hub"].devices} == classes
+
+
 # Coming and going
 
 
