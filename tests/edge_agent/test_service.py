@@ -29,7 +29,7 @@ COMMAND = (
 RSS_LIMIT_KB = 80 * 1024
 INTERRUPTED_AT_ITS_IMPORTS = """
 import os, signal, sys
-from edge_agent.command import main
+from edge_agent.__main__ import main
 
 class Finder:
     def find_spec(self, name, path, target=None):
