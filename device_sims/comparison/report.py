@@ -11,6 +11,8 @@ from wire.errors import WireError
 
 __all__ = ["InsertError", "as_markdown", "check_place", "insert", "write_report"]
 
+MOST_FOLDED = 12
+
 
 class InsertError(WireError):
     """A Markdown file has no place for a table; the message says what it must have."""
@@ -25,14 +27,15 @@ def write_report(document: Mapping[str, Any], folder: Path, *, title: str) -> No
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The tables of a report."""
+    """The tables of a report; with many scenarios who took part is in its other forms only."""
     parts = []
     for panel in document["panels"]:
         facts = ", ".join(f"{name}: {value}" for name, value in panel["facts"].items())
         seeds = sorted({seed for entry in panel["scenarios"] for seed in entry["seeds"]})
         said = f"**{panel['name']}** ({facts}; seeds {', '.join(map(str, seeds))}). {target(panel)}"
         parts += [said + "\n", markdown(results(panel))]
-        if (took_part := participation(panel)) is not None:
+        took_part = participation(panel)
+        if took_part is not None and len(panel["scenarios"]) <= MOST_FOLDED:
             # Six rows and more for each scenario: folded away, where Markdown is shown as HTML.
             summary = "<details><summary>Who took part, and what it got</summary>"
             parts.append(f"{summary}\n\n{markdown(took_part)}\n</details>\n")
