@@ -248,13 +248,6 @@ class Device:
             again = self._around.call(self.number, None, Device.write_down, events)
             self._around.time.after(later_s, again)
 
-    def _is_missed(self, reason: Refusal | None) -> bool:
-        """Whether somebody else is to send what was refused.
-
-        Not what comes too late, for which nobody waits any more, and not what is sent again.
-        """
-        return reason is not None and reason is not Refusal.TOO_STALE and not reason.momentary
-
     def _forged(self, payload: bytes) -> bytes:
         if self._forger is None or self._base is None or self._agent is None:
             return payload
@@ -339,7 +332,7 @@ class Device:
         receipt = Receipt.decode(payload)
         if receipt.outcome is not Outcome.REJECTED:
             self._around.on_accepted(self.number, receipt.sequence)
-        elif self._around.places is not None and self._is_missed(receipt.reason):
+        elif self._around.places is not None and _is_missed(receipt.reason):
             self._around.places.refused(self.number)
         self._do(lambda agent: agent.receive(topic, payload))
 
@@ -479,3 +472,11 @@ class Device:
 
 def _no_space() -> Exception:
     return StoreError("the database failed: database or disk is full (simulated)")
+
+
+def _is_missed(reason: Refusal | None) -> bool:
+    """Whether somebody else is to send what was refused.
+
+    Not what comes too late, for which nobody waits any more, and not what is sent again.
+    """
+    return reason is not None and reason is not Refusal.TOO_STALE and not reason.momentary
