@@ -56,6 +56,7 @@ class Participant:
         on_settled: called on a worker thread when receipts have emptied the outbox.
         clock: unix seconds.
         rng: for sampling and jitter; None seeds from the operating system.
+        connect: makes its connection to the broker, as ``Connection`` does.
         version: what it tells the aggregator that it is.
 
     Raises:
@@ -78,6 +79,7 @@ class Participant:
         on_settled: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.time,
         rng: np.random.Generator | None = None,
+        connect: Callable[..., Connection] = Connection,
         version: str = VERSION,
     ) -> None:
         self._reactor, self._clock, self._automatic = reactor, clock, automatic
@@ -95,7 +97,7 @@ class Participant:
         )
         will = Will(topics.status(config.device), offline)
         self._online = Will(will.topic, online)
-        self._connection = Connection(
+        self._connection = connect(
             config.broker,
             reactor=reactor,
             client_id=config.device,
@@ -103,7 +105,7 @@ class Participant:
             subscriptions=lambda: self.agent.subscriptions(),
             will=will,
         )
-        self.agent = Agent(
+        self.agent: Agent = Agent(
             config,
             store=store or open_store(config, create=True),
             source=source or open_downloads(config),

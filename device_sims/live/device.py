@@ -3,10 +3,12 @@
 import logging
 import math
 import random
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ import numpy as np
 from device_sims.drive import Drive
 from device_sims.live.pace import Pace
 from device_sims.live.tally import Tally
-from device_sims.nature import Nature, Stretch
-from device_sims.scenario import Faults
+from device_sims.live.way import Way
+from device_sims.nature import Conditions, Nature, Stretch
 from device_sims.simulation.device import STORE_WRITES
+from device_sims.simulation.disk import Disk, Shortage
+from device_sims.simulation.mishaps import Mishaps
 from device_sims.simulation.power import Breaker, PowerCut, breaking
 from edge_agent import VERSION
 from edge_agent.agent import Agent
@@ -32,6 +36,8 @@ from edge_agent.state_dir import open_store
 __all__ = ["Around", "Device"]
 
 logger = logging.getLogger(__name__)
+
+STORE_RETRY_S = 10.0
 
 Arrivals = Iterator[tuple[float, Sequence[Interaction]]]
 
@@ -50,7 +56,9 @@ class Around:
         runtime: trains.
         tally: counts what they do.
         breaker: kills them at writes to their storage.
-        faults: how long they are dead then.
+        restart_s: how long they are dead then, in scenario seconds.
+        shortage: fills their disks.
+        mishaps: what their messages suffer, and which of the dead come back from a backup.
         checks: whether messages and updates are looked into.
         spread_s: the first connections are spread over so many seconds.
         pace: the clock, which stands until the run begins.
@@ -62,7 +70,9 @@ class Around:
     runtime: Runtime
     tally: Tally
     breaker: Breaker
-    faults: Faults
+    restart_s: float
+    shortage: Shortage
+    mishaps: Mishaps
     checks: bool
     spread_s: float
     pace: Pace
@@ -98,6 +108,7 @@ class Device:
         self._arrivals, self._rng = arrivals, rng
         self._unwritten: deque[Sequence[Interaction]] = deque([history])
         self._stretch: Stretch | None = None
+        self._disk = Disk(around.shortage, _no_space)
         self._turn = 0
         self._left = self._first = False
         self.participant: Participant | None = None
@@ -136,6 +147,8 @@ class Device:
         if participant is not None and self._around.pace.now_s() >= self._nature.joins_s:
             participant.rest()
             participant.start()
+            # What was lost on the way is not waited for: it is sent again as after an outage.
+            participant.post(lambda agent: agent.outbox.reconnected())
 
     # Coming and going
 
@@ -192,16 +205,24 @@ class Device:
 
         def happens() -> None:
             self._unwritten.append(events)
-            if (participant := self.participant) is not None:
-                participant.post(self._write_down)
+            self._with_participant(self._write_down)
             self._await_arrival()
 
         self._later(self._around.pace.wall_s(at_s - self._around.pace.now_s()), happens)
 
+    def _with_participant(self, work: Callable[[Agent], object]) -> None:
+        if (participant := self.participant) is not None:
+            participant.post(work)
+
     def _write_down(self, agent: Agent) -> None:
-        while self._unwritten:
-            agent.store.add_interactions(self._unwritten[0])
-            self._unwritten.popleft()
+        try:
+            while self._unwritten:
+                agent.store.add_interactions(self._unwritten[0])
+                self._unwritten.popleft()
+        except StoreError:
+            again = partial(self._with_participant, self._write_down)
+            self._in_loop(lambda: self._later(STORE_RETRY_S, again))
+            raise
 
     # Dying and being started again
 
@@ -219,15 +240,25 @@ class Device:
                 workers=around.drive.workers,
                 source=around.source,
                 runtime=around.runtime,
-                store=breaking(heard, _Mains(around.breaker, self._died), STORE_WRITES),
+                store=breaking(
+                    breaking(heard, self._disk, STORE_WRITES),
+                    _Mains(around.breaker, self._died),
+                    STORE_WRITES,
+                ),
                 trainer=trainer,
                 automatic=not around.resting,
                 delay_s=self._delay_s,
                 clock=self._clock,
                 rng=self._rng,
+                connect=partial(
+                    Way,
+                    mishaps=around.mishaps,
+                    conditions=self._conditions,
+                    pace=lambda: around.pace,
+                ),
                 version=self._nature.agent_version or VERSION,
             )
-        except _DeadError:
+        except (_DeadError, StoreError):
             store.close()
             self._reopen()
             return
@@ -242,11 +273,12 @@ class Device:
     def _reopen(self) -> None:
         """Start it again later; from the worker's thread."""
         around = self._around
-        delay_s = around.pace.wall_s(around.faults.restart_s)
+        delay_s = around.pace.wall_s(around.restart_s)
         self._in_loop(lambda: self._later(delay_s, lambda: around.drive.workers.post(self._again)))
 
     def _again(self) -> None:
         try:
+            self._restore()
             self._open()
         except (StoreError, OSError) as error:
             logger.error("%s cannot start: %s", self._config.device, error)
@@ -255,6 +287,18 @@ class Device:
         if self.participant is not None:
             self._in_loop(self._await_connection)
 
+    def _restore(self) -> None:
+        """Put the storage of the last start in place of what it died with, or make a backup."""
+        if not self._around.mishaps.faults.backup:
+            return
+        folder = self._config.state_dir
+        backup = folder.with_name(f"{folder.name}.backup")
+        source, target = folder, backup
+        if backup.is_dir() and self._around.mishaps.strikes("backup"):
+            source, target = backup, folder
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+
     # As the agent sees the world
 
     def _clock(self) -> float:
@@ -262,10 +306,12 @@ class Device:
 
     def _delay_s(self, _base: Base) -> float:
         """How long it downloads and trains, beside what that takes here."""
-        conditions = self._nature.conditions if self._stretch is None else self._stretch.conditions
-        participant = self.participant
+        conditions, participant = self._conditions(), self.participant
         received = 0 if participant is None else participant.agent.received_bytes
         return self._around.pace.wall_s(received / conditions.down_bytes_s + conditions.update_s)
+
+    def _conditions(self) -> Conditions:
+        return self._nature.conditions if self._stretch is None else self._stretch.conditions
 
     def _later(self, delay_s: float, call: Callable[[], object]) -> None:
         self._around.drive.reactor.call_later(max(0.0, delay_s), call)
@@ -289,3 +335,7 @@ class _Mains:
             self._dead = True
             self._died()
             raise _DeadError from None
+
+
+def _no_space() -> Exception:
+    return StoreError("the database failed: database or disk is full (simulated)")

@@ -6,11 +6,6 @@ from device_sims.scenario import Scenario, ScenarioError, Service
 
 __all__ = ["check_feasible", "left_out"]
 
-FAULTS = (
-    *("lost", "duplicated", "delayed", "corrupted"),
-    *("backup", "agent_full", "aggregator_full"),
-)
-
 
 def check_feasible(scenario: Scenario) -> None:
     """Refuse a scenario that would be another one without what cannot be done for real.
@@ -42,11 +37,12 @@ def left_out(scenario: Scenario, *, own_broker: bool, own_aggregator: bool) -> l
         own_aggregator: whether the aggregator is one that this run can kill.
     """
     faults = scenario.faults
-    said = [
-        f"faults.{name} = {getattr(faults, name):g}: only `rivulet-fleet simulate` can do that"
-        for name in FAULTS
-        if getattr(faults, name)
-    ]
+    said = []
+    if faults.aggregator_full:
+        said.append(
+            f"faults.aggregator_full = {faults.aggregator_full:g}: only `rivulet-fleet simulate` "
+            "can do that"
+        )
     if faults.broker_restarts_h and not own_broker:
         said.append(
             f"faults.broker_restarts_h = {faults.broker_restarts_h:g}: only a Mosquitto that this "
@@ -57,10 +53,6 @@ def left_out(scenario: Scenario, *, own_broker: bool, own_aggregator: bool) -> l
             f"faults.aggregator_crash = {faults.aggregator_crash:g}: the aggregator is not ours to "
             "kill"
         )
-    said.append(
-        "fleet.latency_s, fleet.up_bytes_s: messages take the time that they take here; "
-        "fleet.down_bytes_s is waited for"
-    )
     if scenario.service.together_s != Service().together_s:
         said.append(
             f"service.together_s = {scenario.service.together_s:g}: the aggregator takes in as one "

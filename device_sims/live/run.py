@@ -366,7 +366,7 @@ class _Run:
             exposure=None,
             staleness={int(age): int(count) for age, count in summary["staleness"]},
             refused=summary["refusals"],
-            faults=dict(sorted(happened.items())),
+            faults={kind: count for kind, count in sorted(happened.items()) if count},
             audit=audit,
             model=digest,
         )

@@ -4,10 +4,12 @@ import logging
 import math
 import os
 import resource
+import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -22,7 +24,9 @@ from device_sims.live.device import Around, Device
 from device_sims.live.pace import Pace
 from device_sims.live.tally import Tally
 from device_sims.nature import Population
-from device_sims.scenario import Scenario
+from device_sims.scenario import Faults, Scenario
+from device_sims.simulation.disk import Shortage
+from device_sims.simulation.mishaps import Mishaps
 from device_sims.simulation.power import Breaker
 from device_sims.simulation.replay import replay_of
 from edge_agent.config import AgentConfig
@@ -182,8 +186,8 @@ class _Share:
         logging.getLogger().addHandler(self._errors)
         scenario, bundle = plan.scenario, read_bundle(plan.bundle)
         self._drive, self._tally = Drive(), Tally.of(bundle.manifest)
-        rng = np.random.default_rng([scenario.run.seed, STREAM, scenario.faults.seed])
-        self._breaker = Breaker(scenario.faults.agent_crash, rng, self._crashed)
+        faults, happened = scenario.faults, self._tally.faults
+        rng = np.random.default_rng([scenario.run.seed, STREAM, faults.seed])
         self._around = Around(
             drive=self._drive,
             # One folder of downloads, as behind a caching proxy. Each device's traffic is counted
@@ -196,8 +200,16 @@ class _Share:
             ),
             runtime=open_runtime("onnx"),
             tally=self._tally,
-            breaker=self._breaker,
-            faults=scenario.faults,
+            breaker=Breaker(faults.agent_crash, rng, partial(happened.update, ["agent_crash"])),
+            restart_s=faults.restart_s,
+            shortage=Shortage(
+                faults.agent_full,
+                faults.full_s,
+                lambda: plan.speed_up * time.monotonic(),
+                rng,
+                partial(happened.update, ["agent_full"]),
+            ),
+            mishaps=Mishaps(faults, rng, happened),
             checks=scenario.run.checks,
             pace=Pace(plan.speed_up, math.inf),
             spread_s=len(plan.numbers) / CONNECTIONS_A_SECOND,
@@ -264,16 +276,16 @@ class _Share:
             self._drive.reactor.call_soon_threadsafe(device.begin)
 
     def _rest(self) -> None:
-        self._breaker.probability = 0.0
-        self._around.resting = True
+        """Everything works from now on."""
+        around = self._around
+        around.breaker.probability = around.shortage.probability = 0.0
+        around.mishaps.faults = Faults()
+        around.resting = True
         for device in self._devices:
             self._drive.reactor.call_soon_threadsafe(device.rest)
 
     def _stop(self) -> None:
         self._drive.stop([one.participant for one in self._devices if one.participant])
-
-    def _crashed(self) -> None:
-        self._tally.faults["agent_crash"] += 1
 
     def _waiting(self) -> int:
         return sum(device.waiting for device in self._devices)

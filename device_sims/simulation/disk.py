@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from device_sims.simulation.virtual_time import VirtualTime
-
 __all__ = ["Disk", "Shortage"]
 
 
@@ -19,14 +17,14 @@ class Shortage:
     Attributes:
         probability: at each write, that the disk is full from then on; 0 ends what there is.
         mean_s: mean time until it has space again; exponential.
-        time: the clock.
+        time: seconds on the clock.
         rng: draws both.
         count: called whenever a disk is full anew.
     """
 
     probability: float
     mean_s: float
-    time: VirtualTime
+    time: Callable[[], float]
     rng: np.random.Generator
     count: Callable[[], object]
 

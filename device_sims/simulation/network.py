@@ -1,15 +1,12 @@
 """The way between devices and the aggregator: a broker that keeps what is not acknowledged."""
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from itertools import count
 
-import numpy as np
-
 from aggregator.reception import Inbound
 from device_sims.nature import Conditions
-from device_sims.scenario import Faults
+from device_sims.simulation.mishaps import Mishaps
 from device_sims.simulation.virtual_time import VirtualTime
 from wire import topics
 
@@ -23,23 +20,12 @@ class Network:
 
     Args:
         time: the clock.
-        faults: what goes wrong; may be replaced while it runs.
+        mishaps: what goes wrong.
         together_s: what arrives within so many seconds reaches the aggregator together.
-        rng: draws all of it.
-        happened: counts faults by kind.
     """
 
-    def __init__(
-        self,
-        time: VirtualTime,
-        faults: Faults,
-        together_s: float,
-        rng: np.random.Generator,
-        happened: Counter[str],
-    ) -> None:
-        self._time, self._rng, self._happened = time, rng, happened
-        self._together_s = together_s
-        self.faults = faults
+    def __init__(self, time: VirtualTime, mishaps: Mishaps, together_s: float) -> None:
+        self._time, self._mishaps, self._together_s = time, mishaps, together_s
         self.retained: dict[str, bytes] = {}
         self.on_sent: Callable[[str, bytes], object] = lambda _topic, _payload: None
         self.to_aggregator: Callable[[list[Inbound]], object] = lambda _messages: None
@@ -90,14 +76,14 @@ class Network:
     def send(self, topic: str, payload: bytes, link: Conditions) -> None:
         """A device publishes."""
         self.on_sent(topic, payload)
-        if self._strikes("lost"):
+        mishaps, slow_s = self._mishaps, len(payload) / link.up_bytes_s
+        if mishaps.strikes("lost"):
             return
-        if self._strikes("corrupted"):
-            payload = _damaged(payload, self._rng)
-        copies = 2 if self._strikes("duplicated") else 1
-        for _ in range(copies):
-            slow_s = len(payload) / link.up_bytes_s
-            self._later(self._delay_s(link) + slow_s, lambda: self._arrived(topic, payload))
+        if mishaps.strikes("corrupted"):
+            payload = mishaps.damaged(payload)
+        for _ in range(2 if mishaps.strikes("duplicated") else 1):
+            delay_s = mishaps.delay_s(link.latency_s) + slow_s
+            self._later(delay_s, lambda: self._arrived(topic, payload))
 
     # To devices
 
@@ -107,9 +93,10 @@ class Network:
             self.retained[topic] = payload
             self.on_announced()
             return
-        if topic in self._receipts and not self._strikes("lost"):
+        if topic in self._receipts and not self._mishaps.strikes("lost"):
             _, link = self._receipts[topic]
-            self._later(self._delay_s(link), lambda: self._answered(topic, payload))
+            delay_s = self._mishaps.delay_s(link.latency_s)
+            self._later(delay_s, lambda: self._answered(topic, payload))
 
     # To the aggregator
 
@@ -144,21 +131,3 @@ class Network:
         if topic in self._receipts:
             deliver, _ = self._receipts[topic]
             deliver(topic, payload)
-
-    def _delay_s(self, link: Conditions) -> float:
-        delay_s = float(self._rng.exponential(link.latency_s))
-        if self._strikes("delayed"):
-            delay_s += float(self._rng.exponential(self.faults.delay_s))
-        return delay_s
-
-    def _strikes(self, kind: str) -> bool:
-        probability = getattr(self.faults, kind)
-        strikes = probability > 0.0 and bool(self._rng.random() < probability)
-        self._happened[kind] += strikes
-        return strikes
-
-
-def _damaged(payload: bytes, rng: np.random.Generator) -> bytes:
-    raw = bytearray(payload)
-    raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
-    return bytes(raw)

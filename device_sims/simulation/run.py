@@ -24,6 +24,7 @@ from device_sims.simulation.forger import Forger
 from device_sims.simulation.mass import MassWatch
 from device_sims.simulation.memory_store import MemoryStore
 from device_sims.simulation.meter import Meter
+from device_sims.simulation.mishaps import Mishaps
 from device_sims.simulation.network import Network
 from device_sims.simulation.old_news import OldNews
 from device_sims.simulation.outcome import Measured, Outcome
@@ -101,9 +102,8 @@ class _Simulation:
         population = Population(scenario.fleet, hours=scenario.run.hours, seed=scenario.run.seed)
         self._replay = replay_of(scenario, split)
         self._item = promoted_item(scenario.attackers, split, bundle.manifest)
-        self._network = Network(
-            self._time, faults, scenario.service.together_s, self._fault_rng(0), self._happened
-        )
+        self._mishaps = Mishaps(faults, self._fault_rng(0), self._happened)
+        self._network = Network(self._time, self._mishaps, scenario.service.together_s)
         self._server = Server(
             folder / "aggregator",
             bundle,
@@ -230,12 +230,12 @@ class _Simulation:
             self._time.at(START + at_s, happens)
 
     def _plan_broker_restart(self) -> None:
-        if often := self._network.faults.broker_restarts_h:
+        if often := self._mishaps.faults.broker_restarts_h:
             wait_s = float(self._broker_rng.exponential(3600.0 / often))
             self._time.after(wait_s, self._restart_broker)
 
     def _restart_broker(self) -> None:
-        faults = self._network.faults
+        faults = self._mishaps.faults
         if not faults.broker_restarts_h:
             return
         self._count("broker_restart", True)
@@ -246,7 +246,7 @@ class _Simulation:
 
     def _drain(self) -> None:
         """Everything works from now on, until all updates are answered."""
-        self._network.faults = Faults()
+        self._mishaps.faults = Faults()
         self._server.restart_s = 0.0
         for breaker in (self._server.breaker, self._around.breaker):
             breaker.probability = 0.0

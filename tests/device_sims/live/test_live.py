@@ -125,6 +125,27 @@ def test_agents_aggregator_and_broker_that_die_lose_nothing(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_bad_links_full_disks_and_old_backups_lose_nothing(tmp_path: Path) -> None:
+    faults = Faults(
+        lost=0.15,
+        duplicated=0.2,
+        delayed=0.2,
+        corrupted=0.15,
+        agent_crash=0.03,
+        backup=0.5,
+        agent_full=0.02,
+        seed=3,
+    )
+    scenario = replace(SCENARIO, faults=faults, run=replace(SCENARIO.run, hours=0.25))
+    live = run_live(scenario, _settings(tmp_path, broker="embedded"))
+    assert live.outcome.audit.broken == []
+    assert live.outcome.audit.accepted > 10
+    kinds = {"lost", "duplicated", "delayed", "corrupted", "agent_crash", "agent_full", "backup"}
+    assert set(live.outcome.faults) == kinds
+    assert live.left_out == []
+
+
+@pytest.mark.slow
 def test_ctrl_c_reports_what_was_done_and_leaves_nobody_behind(tmp_path: Path) -> None:
     scenario = replace(SCENARIO, run=replace(SCENARIO.run, hours=100.0, evaluate_every_h=0.01))
     (tmp_path / "long.toml").write_text(to_toml(scenario))
@@ -276,11 +297,10 @@ def test_a_faster_clock_shortens_what_the_task_and_the_aggregator_wait(factor: f
 
 
 def test_what_cannot_be_done_for_real_is_said() -> None:
-    faults = Faults(lost=0.1, backup=0.2, aggregator_crash=0.01, broker_restarts_h=2.0)
+    faults = Faults(aggregator_full=0.1, aggregator_crash=0.01, broker_restarts_h=2.0)
     scenario = replace(SCENARIO, faults=faults, service=Service(together_s=2.0))
     said = "\n".join(left_out(scenario, own_broker=True, own_aggregator=True))
-    assert "faults.lost = 0.1" in said
-    assert "faults.backup = 0.2" in said
+    assert "faults.aggregator_full = 0.1" in said
     assert "service.together_s = 2" in said
     assert "aggregator_crash" not in said
     assert "broker_restarts_h" not in said

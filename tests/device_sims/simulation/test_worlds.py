@@ -16,6 +16,7 @@ from device_sims.nature import Conditions, Population
 from device_sims.scenario import Faults, Scenario
 from device_sims.simulation import run as run_module
 from device_sims.simulation.assess import groups
+from device_sims.simulation.mishaps import Mishaps
 from device_sims.simulation.network import Network
 from device_sims.simulation.replay import Replay
 from device_sims.simulation.virtual_time import START, VirtualTime
@@ -220,7 +221,8 @@ class Aggregator:
 
 def test_a_broker_that_restarts_loses_what_is_under_way_and_delivers_the_last_again() -> None:
     time = VirtualTime()
-    network = Network(time, Faults(), 0.05, np.random.default_rng(0), Counter())
+    mishaps = Mishaps(Faults(), np.random.default_rng(0), Counter())
+    network = Network(time, mishaps, 0.05)
     aggregator, got = Aggregator(network), list[bytes]()
     announcement, update = topics.announcement("0" * 32), topics.updates("device-00000")
     network.publish(announcement, b"version", retain=True)
