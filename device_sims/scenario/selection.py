@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-from aggregator.retention import Retention
 from device_sims.scenario.table import Checks, read_table
 
 __all__ = ["Selection", "read_selection"]
 
 MARGIN = 10
-MOST_BEHIND = Retention().keep_publications - MARGIN
-"""Older versions cannot be had any more."""
+"""So many of the publications that are kept may be gone before a device that is chosen has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +48,11 @@ def read_selection(given: object, *, keep_publications: int) -> Selection:
         raise checks.refusal("places", selection.places, "at least 1 with rounds")
     behind = selection.behind_versions
     whole = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in behind)
-    if len(behind) != 2 or not whole or not 0 <= behind[0] <= behind[1] <= MOST_BEHIND:
-        expected = f"[low, high], two whole numbers from 0 to {MOST_BEHIND} in this order"
-        raise checks.refusal("behind_versions", list(behind), expected)
-    if 0 < behind[1] > keep_publications - MARGIN:
+    most = max(0, keep_publications - MARGIN)
+    if len(behind) != 2 or not whole or not 0 <= behind[0] <= behind[1] <= most:
         expected = (
-            f"at least {MARGIN} less than service.keep_publications, which is {keep_publications}"
+            f"[low, high], two whole numbers from 0 to {most} in this order, {MARGIN} less than "
+            f"service.keep_publications"
         )
         raise checks.refusal("behind_versions", list(behind), expected)
     return selection

@@ -14,6 +14,7 @@ from device_sims.scenario import (
     Faults,
     FleetBehaviour,
     Scenario,
+    Selection,
     Traits,
 )
 from device_sims.simulation.outcome import Outcome
@@ -36,6 +37,7 @@ FAULTS = {
 }
 """The largest that is drawn of each."""
 MOST_HOSTILE = 0.4
+MOST_BEHIND = 20
 VERSIONS = {"0.1.0": 0.8, "0.0.9": 0.2}
 PLAIN_FLEET: Mapping[str, Any] = {
     name: getattr(FleetBehaviour(), name)
@@ -73,6 +75,7 @@ def draw_scenario(like: Scenario, seed: int) -> Scenario:
     )
     if rng.random() < 0.3:
         drawn = replace(drawn, fleet=replace(drawn.fleet, agent_versions=VERSIONS))
+    drawn = replace(drawn, selection=_selection(rng))
     return drawn.with_seed(seed)
 
 
@@ -144,6 +147,16 @@ def _rule(rng: np.random.Generator) -> dict[str, Any]:
     return {"buffer_size": buffer_size, **robust[int(rng.integers(len(robust)))]}
 
 
+def _selection(rng: np.random.Generator) -> Selection:
+    places = int(rng.integers(1, 12)) if rng.random() < 0.4 else 0
+    low, high = sorted(rng.integers(0, MOST_BEHIND, 2).tolist())
+    return Selection(
+        places=places,
+        rounds=bool(places and rng.random() < 0.5),
+        behind_versions=(low, high) if rng.random() < 0.3 else (0, 0),
+    )
+
+
 def shrink(failed: Scenario, broken: tuple[str, ...], simulate: Simulate) -> Failure:
     """The smallest scenario at hand after which one of the same invariants is broken.
 
@@ -176,6 +189,8 @@ def smaller(scenario: Scenario) -> Iterator[Scenario]:
             yield replace(scenario, faults=replace(faults, **without))
     if scenario.attackers.share:
         yield replace(scenario, attackers=replace(scenario.attackers, share=0.0))
+    if scenario.selection != Selection():
+        yield replace(scenario, selection=Selection())
     if data.replay:
         yield replace(scenario, data=replace(data, replay=False))
     for name, plain in PLAIN_FLEET.items():

@@ -190,6 +190,8 @@ def test_everything_that_can_happen_is_drawn() -> None:
     assert {name for one in drawn for name in FAULTS if getattr(one.faults, name)} == set(FAULTS)
     assert {one.attackers.kind for one in drawn if one.attackers.share} == set(Attack)
     assert {one.data.replay for one in drawn} == {False, True}
+    assert {one.selection.rounds for one in drawn if one.selection.places} == {False, True}
+    assert {any(one.selection.behind_versions) for one in drawn} == {False, True}
     rules = {
         key
         for one in drawn
@@ -213,6 +215,7 @@ def test_smaller_scenarios_end_somewhere(seed: int) -> None:
     assert not any(getattr(scenario.faults, name) for name in FAULTS)
     assert not scenario.attackers.share
     assert not scenario.data.replay
+    assert not scenario.selection.places
     assert not scenario.fleet.classes
 
 
