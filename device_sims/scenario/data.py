@@ -73,7 +73,22 @@ def read_data(given: object) -> DataChoice:
         raise checks.refusal("future", data.future, expected)
     checks.choice("dataset", tuple(DATASETS))
     checks.integer("users", 0, 10_000_000)
+    _check_files(data, checks)
+    for option in options:
+        if option not in DATASETS[data.dataset]:
+            fitting = " or ".join(name for name, taken in DATASETS.items() if option in taken)
+            raise ScenarioError(
+                f"data.options.{option} goes with {fitting}; data.dataset is {data.dataset}"
+            )
     return replace(data, files=tuple(Path(file) for file in data.files), options=options)
+
+
+def _check_files(data: DataChoice, checks: Checks) -> None:
+    wanted = {"synthetic": (0, 0), "smartthings": (1, MOST_FILES)}
+    least, most = wanted.get(data.dataset, (1, 1))
+    if not least <= len(data.files) <= most:
+        count = f"{least} to {most} paths" if most > 1 else "one path" if most else "none"
+        raise checks.refusal("files", list(data.files), f"{count} with dataset {data.dataset}")
 
 
 def _loader_options(given: object) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from device_sims.scenario.table import Checks, read_table
 
 __all__ = ["Run", "read_run"]
 
-MOST_EVALUATIONS = 10_000
+LEAST_STEP_H = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +15,8 @@ class Run:
 
     Attributes:
         hours: virtual time in which devices train; what waits then is delivered without faults.
-        evaluate_every_h: virtual hours from one evaluation to the next, at most 10,000 of them; 0
-            for the end only.
+        evaluate_every_h: virtual hours from one evaluation to the next, at least 0.001; 0 for the
+            end only.
         evaluate_users: quality is that of so many users, drawn at random; 0 for all.
         seed: of everything that is drawn.
         checks: look at every message and at every update of a device whether private parameters
@@ -45,8 +45,8 @@ def read_run(given: object) -> Run:
     checks = Checks(run, "run")
     checks.above_zero("hours", 1e6)
     checks.number("evaluate_every_h", 0.0, 1e6)
-    if 0.0 < run.evaluate_every_h < (least := run.hours / MOST_EVALUATIONS):
-        expected = f"0, or at least {least:g}: {MOST_EVALUATIONS:,} evaluations in {run.hours:g} h"
+    if 0.0 < run.evaluate_every_h < LEAST_STEP_H:
+        expected = f"0, or at least {LEAST_STEP_H:g}"
         raise checks.refusal("evaluate_every_h", run.evaluate_every_h, expected)
     checks.integer("evaluate_users", 0, 10_000_000)
     checks.integer("seed", 0, 2**63 - 1)
