@@ -264,7 +264,7 @@ BUSY: Mapping[str, Any] = {
     "task": {"training": {"interval_s": 120.0}},
     "data": {"users": 20},
     "fleet": {"offline_s": 0},
-    "run": {"hours": 0.5},
+    "run": {"hours": 0.35},
 }
 
 
