@@ -1,5 +1,6 @@
 """Going back, folding again without somebody, and going on from that: nothing is destroyed."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -272,14 +273,17 @@ def test_death_at_every_step_leaves_all_or_nothing(
     tmp_path: Path, bundle: Bundle, wish: str
 ) -> None:
     retention = Retention(snapshot_every=3, keep_snapshots=1, keep_every=0, keep_publications=1)
+    with open_workshop(tmp_path / "start", retention=retention) as workshop:
+        workshop.engine.start()
+        workshop.engine.register(bundle)
+        go_on(workshop, bundle, "abcabca", first=1)
+        lineage = make_lineage(workshop, bundle)
     steps, ends = 0, set()
     while True:
         fuse, folder = Fuse(steps), tmp_path / f"at-{steps}"
+        shutil.copytree(tmp_path / "start", folder)
         with open_workshop(folder, retention=retention) as workshop:
             workshop.engine.start()
-            workshop.engine.register(bundle)
-            go_on(workshop, bundle, "abcabca", first=1)
-            lineage = make_lineage(workshop, bundle)
             for name in (*WRITES, "add_lineage"):
                 setattr(workshop.ledger, name, fuse.around(getattr(workshop.ledger, name)))
             for name in ("upload", "delete"):
