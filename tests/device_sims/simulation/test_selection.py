@@ -104,7 +104,7 @@ def test_devices_are_as_many_versions_behind_as_is_said(workshop: Workshop) -> N
             },
             "selection": {"behind_versions": [5, 8]},
             "aggregation": {"buffer_size": 1, "max_wait_s": 10.0},
-            "run": {"hours": 0.25, "evaluate_every_h": 0.0},
+            "run": {"hours": 0.2, "evaluate_every_h": 0.0},
         },
         name="late",
     )

@@ -142,7 +142,8 @@ def test_an_aggregator_that_loses_updates_is_found_and_the_scenario_shrunk(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_updates(monkeypatch)
-    short = replace(STORM, run=replace(STORM.run, hours=0.5))
+    faults = Faults(lost=0.1, duplicated=0.2, agent_crash=0.02)
+    short = replace(CALM, run=replace(CALM.run, hours=0.5), faults=faults)
     assert "lost" in workshop.run(short).audit.broken
     failure = shrink(short, ("lost",), workshop.run)
     assert failure.scenario.data.users <= 2 or failure.scenario.run.hours < 0.2
