@@ -84,7 +84,7 @@ class Walk:
 
 
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 @given(steps=STEPS, rule=st.sampled_from(sorted(RULES)), keeping=st.sampled_from(sorted(KEEPING)))
 def test_whatever_way_a_task_goes_it_comes_out(

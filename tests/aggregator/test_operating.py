@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.aggregator.device import Device, eventually
 from tests.aggregator.mosquitto import Mosquitto, free_port
 from tests.aggregator.process import AggregatorProcess
 from tests.aggregator.training import OFTEN, train
-from tests.aggregator.workshop import make_update, open_workshop
+from tests.aggregator.workshop import make_bundle, make_update, open_workshop
 from wire.bundle import Bundle
 from wire.messages import Outcome
 
@@ -33,13 +34,18 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
         yield broker
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    with open_workshop(folder / "data", retention=OFTEN) as workshop:
+        train(workshop, make_bundle(folder / "bundle"))
+    return folder / "data"
+
+
 @pytest.fixture
-def data(tmp_path: Path, bundle: Bundle) -> Path:
+def data(tmp_path: Path, trained: Path) -> Path:
     """A data folder that some training has left behind."""
-    folder = tmp_path / "data"
-    with open_workshop(folder, retention=OFTEN) as workshop:
-        train(workshop, bundle)
-    return folder
+    return shutil.copytree(trained, tmp_path / "data")
 
 
 def files(folder: Path) -> list[str]:

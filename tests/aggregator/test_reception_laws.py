@@ -131,7 +131,7 @@ def check(workshop: Workshop, witness: Witness, tiny: Bundle) -> None:
         assert np.array_equal(again.state.parameters[name], array)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=st.lists(steps, min_size=1, max_size=12))
 def test_any_sequence_of_messages_is_answered_once_and_for_all(
     tiny: Bundle, script: list[list[Message] | float | str]

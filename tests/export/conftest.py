@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,9 +11,16 @@ from export.onnx_graph import to_bytes
 from export.recommenders import RECOMMENDERS
 from export.training_graph import training_program
 from tests.export.small_recommenders import SMALL
+from tests.onnx_operators import listed_once
 from wire.manifest import Optimizer
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators() -> Iterator[None]:
+    with listed_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,11 @@ def own(outputs: Arrays, device: int) -> Arrays:
 
 # sasrec takes most of a minute to compile; the simulator's tests train it together and alone.
 CASES = [
-    *((model, Optimizer.SGD) for model in SMALL if model != "sasrec"),
-    *(("mf", optimizer) for optimizer in Optimizer if optimizer is not Optimizer.SGD),
-    ("two_tower", Optimizer.ADAM),
+    *((model, Optimizer.SGD) for model in ("linear", "mf-bpr", "fm", "two_tower")),
+    ("mf", Optimizer.MOMENTUM),
+    ("mf", Optimizer.ADAGRAD),
+    # The most state, for parameters of every role that is trained.
+    ("neumf", Optimizer.ADAM),
 ]
 
 
@@ -93,12 +95,22 @@ def test_each_device_learns_what_it_would_alone(
                 np.testing.assert_allclose(found[name], value, rtol=0.0, atol=ABSOLUTE)
 
 
-@pytest.mark.parametrize("model", ["mf", "neumf"])
-def test_who_is_beside_a_device_changes_no_bit(fleet: Compile, run: Run, model: str) -> None:
-    program = fleet(model, Optimizer.SGD)
-    devices = [draw(model, Optimizer.SGD, seed, 0.0) for seed in range(EXTENT.devices)]
+def test_every_recommender_and_optimizer_is_tried() -> None:
+    kinds = {model.partition("-")[0] for model, _ in CASES}
+    assert kinds == {name.partition("-")[0] for name in SMALL} - {"sasrec"}
+    assert {optimizer for _, optimizer in CASES} == set(Optimizer)
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer"), [("mf-bpr", Optimizer.SGD), ("neumf", Optimizer.ADAM)]
+)
+def test_who_is_beside_a_device_changes_no_bit(
+    fleet: Compile, run: Run, model: str, optimizer: Optimizer
+) -> None:
+    program = fleet(model, optimizer)
+    devices = [draw(model, optimizer, seed, 0.0) for seed in range(EXTENT.devices)]
     there = own(run(program, stacked(program, devices)), 0)
-    strangers = [draw(model, Optimizer.SGD, seed, 0.0) for seed in range(7, 9)]
+    strangers = [draw(model, optimizer, seed, 0.0) for seed in range(7, 9)]
     strangers[0] = {n: v * np.inf if n == "item_rows" else v for n, v in strangers[0].items()}
     elsewhere = own(run(program, stacked(program, [*strangers, devices[0]])), 2)
     for name, value in there.items():

@@ -1,4 +1,4 @@
-"""The compiled local update is PyTorch's, for every recommender and optimiser."""
+"""The compiled local update is PyTorch's, for every recommender and for every optimiser."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -58,11 +58,15 @@ def test_every_recommender_is_tried() -> None:
     assert {name.partition("-")[0] for name in SMALL} == set(RECOMMENDERS)
 
 
-@every_optimizer
-@pytest.mark.parametrize(
-    "model",
-    [name if name == "mf" else pytest.param(name, marks=pytest.mark.slow) for name in SMALL],
-)
+# An optimiser sees parameters, not the model that they are of. So each model is tried with one, and
+# each optimiser with the smallest model and with neumf, which has parameters of every role trained.
+PAIRS = [
+    *((model, Optimizer.SGD) for model in SMALL),
+    *((model, rule) for model in ("mf", "neumf") for rule in Optimizer if rule != Optimizer.SGD),
+]
+
+
+@pytest.mark.parametrize(("model", "optimizer"), PAIRS, ids=lambda value: str(value))
 def test_a_program_is_pytorch(program: Compile, run: Run, model: str, optimizer: Optimizer) -> None:
     for proximal in (0.0, 0.7):
         free = draw(model, optimizer, proximal=proximal)

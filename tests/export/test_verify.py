@@ -26,6 +26,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture
+def compiled_once(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a task is trained with plays no part in its programs."""
+    files = {entry.path: small.path(entry).read_bytes() for entry in small.manifest.files}
+    parts = small.manifest.programs
+    programs = {path: files[path] for paths in parts.values() for path in paths.values()}
+    monkeypatch.setattr("export.build.compile_programs", lambda *_: (parts, programs))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    model = RECOMMENDERS["mf"](items=9, dimension=2)
+    return build_bundle(model, out=tmp_path_factory.mktemp("verify") / "small")
+
+
 def test_a_good_bundle_is_verified(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Options may stand after the bundle.
     assert main(["verify", str(built), "--python", f"onnx={sys.executable}"]) == 0
@@ -54,6 +69,7 @@ def test_a_program_of_another_loss_is_found(
     assert onnx.difference > TOLERANCE
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_delta_that_float32_cannot_hold_widens_the_tolerance(tmp_path: Path) -> None:
     model = RECOMMENDERS["mf"](items=9, dimension=2)
     training = TrainingPolicy(learning_rate=1e-6)
@@ -64,10 +80,9 @@ def test_a_delta_that_float32_cannot_hold_widens_the_tolerance(tmp_path: Path) -
     assert onnx.good == (onnx.difference <= onnx.tolerance)
 
 
-def test_a_bundle_of_another_recommender_is_refused(tmp_path: Path) -> None:
-    bundle = build_bundle(RECOMMENDERS["mf"](items=9, dimension=2), out=tmp_path / "bundle")
+def test_a_bundle_of_another_recommender_is_refused(small: Bundle) -> None:
     with pytest.raises(RecommenderError, match="built from another recommender"):
-        next(verify(bundle, RECOMMENDERS["mf"](items=9, dimension=3), {}))
+        next(verify(small, RECOMMENDERS["mf"](items=9, dimension=3), {}))
 
 
 def test_without_a_record_the_recommender_has_to_be_named(
@@ -88,21 +103,21 @@ def test_without_a_record_the_recommender_has_to_be_named(
 
 
 def test_a_runtime_that_is_not_installed_is_named_and_is_no_failure_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "absent").mkdir()
     (tmp_path / "absent" / "onnxruntime.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')"
     )
     model = RECOMMENDERS["mf"](items=9, dimension=2)
-    bundle = build_bundle(model, out=tmp_path / "bundle")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "absent"))
-    _, onnx = verify(bundle, model, {"onnx": Path(sys.executable)})
+    _, onnx = verify(small, model, {"onnx": Path(sys.executable)})
     assert "pip install 'rivulet[agent]'" in onnx.note
     assert (onnx.available, onnx.good) == (False, True)
     assert math.isnan(onnx.difference)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_learning_rate_without_effect_is_said(tmp_path: Path) -> None:
     model = RECOMMENDERS["mf"](items=9, dimension=2)
     training = TrainingPolicy(learning_rate=1e-30)

@@ -169,7 +169,6 @@ ABSURD = [
 ]
 
 
-@pytest.mark.parametrize("value", ABSURD, ids=lambda value: value[:9])
 @pytest.mark.parametrize(
     "body",
     [
@@ -181,13 +180,15 @@ ABSURD = [
     ],
 )
 def test_absurd_orders_are_refused_and_change_nothing(
-    client: httpx.Client, bundle: Bundle, body: str, value: str
+    client: httpx.Client, bundle: Bundle, body: str
 ) -> None:
     at = f"/v1/tasks/{bundle.task}"
     before = client.get(at).json()
-    assert client.patch(at, content=body.replace("VALUE", value)).status_code == 422
-    assert client.post("/v1/tasks", content=body.replace("VALUE", value)).status_code == 422
-    assert client.get(at).json() == before
+    for value in ABSURD:
+        content = body.replace("VALUE", value)
+        assert client.patch(at, content=content).status_code == 422, value[:9]
+        assert client.post("/v1/tasks", content=content).status_code == 422, value[:9]
+        assert client.get(at).json() == before, value[:9]
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), LedgerUnavailableError("disk full")])

@@ -13,6 +13,7 @@ import pytest
 
 from device_sims.command import main
 from device_sims.comparison.grid import find_scenarios
+from tests.device_sims.made_once import made_once
 
 FLEET = Path(sys.executable).with_name("rivulet-fleet")
 DEADLINE_S = 120.0
@@ -32,7 +33,7 @@ evaluate_every_h = 0.25
 """
 
 
-def write(folder: Path, name: str, *, update_s: float = 5.0, hours: float = 0.5) -> Path:
+def write(folder: Path, name: str, *, update_s: float = 5.0, hours: float = 0.25) -> Path:
     path = folder / f"{name}.toml"
     path.write_text(SMALL.format(name=name, update_s=update_s, hours=hours))
     return path
@@ -53,8 +54,9 @@ def records(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_two_scenarios_are_compared_and_seeds_added_later(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made_once(monkeypatch, tmp_path / "made")
     scenarios, out = tmp_path / "scenarios", tmp_path / "out"
     scenarios.mkdir()
     write(scenarios, "a")

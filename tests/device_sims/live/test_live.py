@@ -65,6 +65,7 @@ SCENARIO = Scenario.from_dict(
     },
     name="both",
 )
+FEW = replace(SCENARIO, data=replace(SCENARIO.data, users=6))
 QUALITY_TOLERANCE = 0.15
 """Of NDCG@10: of 30 devices, four that rank their item elsewhere move it as much."""
 UPDATES_TOLERANCE = 0.25
@@ -111,7 +112,8 @@ def test_a_scenario_ends_the_same_for_real_and_under_a_virtual_clock(tmp_path: P
 def test_agents_aggregator_and_broker_that_die_lose_nothing(tmp_path: Path) -> None:
     scenario = replace(
         SCENARIO,
-        faults=Faults(agent_crash=0.05, aggregator_crash=0.05, broker_restarts_h=10.0),
+        run=replace(SCENARIO.run, hours=0.2),
+        faults=Faults(agent_crash=0.1, aggregator_crash=0.1, broker_restarts_h=20.0),
         # Interactions and devices come as time goes by, and some devices go for good.
         data=replace(SCENARIO.data, replay=True),
         fleet=replace(SCENARIO.fleet, new_share=0.3, stay_h=1.0),
@@ -147,7 +149,7 @@ def test_bad_links_full_disks_and_old_backups_lose_nothing(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_ctrl_c_reports_what_was_done_and_leaves_nobody_behind(tmp_path: Path) -> None:
-    scenario = replace(SCENARIO, run=replace(SCENARIO.run, hours=100.0, evaluate_every_h=0.01))
+    scenario = replace(FEW, run=replace(FEW.run, hours=100.0, evaluate_every_h=0.01))
     (tmp_path / "long.toml").write_text(to_toml(scenario))
     out = tmp_path / "run"
     command = [str(FLEET), "run", str(tmp_path / "long.toml"), "--speed-up", "120"]
@@ -180,7 +182,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path: Path) -
 
     settings = _settings(tmp_path, processes=2, broker="embedded")
     with pytest.raises(FleetError, match=r"killed, or .* what the agents stored .* stays in --out"):
-        run_live(SCENARIO, settings, enough=kill)
+        run_live(FEW, settings, enough=kill)
     assert (settings.out / "devices" / device_name(0) / "agent.db").is_file()
     assert active_children() == []
 
@@ -188,9 +190,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path: Path) -
 @pytest.mark.slow
 @needs_openssl
 def test_a_service_elsewhere_is_used_once_it_has_the_task(tmp_path: Path) -> None:
-    scenario = replace(
-        SCENARIO, data=replace(SCENARIO.data, users=6), run=replace(SCENARIO.run, hours=0.1)
-    )
+    scenario = replace(FEW, run=replace(FEW.run, hours=0.1))
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(tmp_path / "broker"))
         aggregator = stack.enter_context(_aggregator(tmp_path, broker.url, hurried(scenario, 1.0)))

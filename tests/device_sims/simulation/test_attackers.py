@@ -1,10 +1,12 @@
 """What hostile devices send."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from device_sims.bench.attacks import ATTACKS
-from device_sims.scenario import Attack, Attackers, Scenario, ScenarioError
+from device_sims.scenario import Attack, Attackers, ScenarioError
 from device_sims.simulation.attackers import (
     Moment,
     forge_of,
@@ -13,6 +15,8 @@ from device_sims.simulation.attackers import (
     sparsest_item,
 )
 from device_sims.simulation.workshop import Workshop
+from tests.device_sims.simulation.test_simulation import CALM
+from tests.device_sims.simulation.test_training import TASKS, scenario
 from wire.delta import Delta, RowBlock
 
 OWN = np.array([[0.3, 0.4], [0.0, 0.1]], np.float32)
@@ -87,7 +91,7 @@ def test_as_many_are_hostile_as_the_share_says() -> None:
 def test_the_promoted_item_is_one_that_few_users_know_or_the_one_that_is_named(
     workshop: Workshop,
 ) -> None:
-    made = workshop.prepare(Scenario.from_dict({"data": {"users": 10}}, name=""))
+    made = workshop.prepare(CALM)
     bundle, split = made.bundle, made.split
     items = np.concatenate([split.train.items, split.validation, split.test])
     item = promoted_item(Attackers(kind=Attack.PROMOTE), split, bundle.manifest)
@@ -102,9 +106,7 @@ def test_the_promoted_item_is_one_that_few_users_know_or_the_one_that_is_named(
 def test_promotion_is_refused_for_a_model_without_a_row_that_points_at_users(
     workshop: Workshop,
 ) -> None:
-    scenario = Scenario.from_dict(
-        {"task": {"recommender": "neumf"}, "data": {"users": 10}, "attackers": {"kind": "promote"}},
-        name="",
-    )
+    neumf = scenario(TASKS["neumf, momentum"])
+    promoting = replace(neumf, attackers=Attackers(kind=Attack.PROMOTE))
     with pytest.raises(ScenarioError, match=r"attackers\.kind is 'promote'; expected sign-flip"):
-        workshop.run(scenario)
+        workshop.run(promoting)

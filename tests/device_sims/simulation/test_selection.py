@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from device_sims.scenario import Faults, Scenario, Selection
 from device_sims.simulation.old_news import OldNews
+from device_sims.simulation.outcome import Outcome
 from device_sims.simulation.workshop import Workshop
 from wire.messages import Announcement
 from wire.policy import CodecPolicy, TrainingPolicy
@@ -25,8 +27,13 @@ SYNCHRONOUS = Scenario.from_dict(
 )
 
 
-def test_a_synchronous_round_waits_for_its_slowest_device(workshop: Workshop) -> None:
-    outcome = workshop.run(SYNCHRONOUS)
+@pytest.fixture(scope="module")
+def synchronous(workshop: Workshop) -> Outcome:
+    return workshop.run(SYNCHRONOUS)
+
+
+def test_a_synchronous_round_waits_for_its_slowest_device(synchronous: Outcome) -> None:
+    outcome = synchronous
     assert outcome.audit.broken == []
     assert set(outcome.staleness) == {0}
     # Each merge took a whole cohort; what the end of the run cut short is merged with nobody.
@@ -34,14 +41,14 @@ def test_a_synchronous_round_waits_for_its_slowest_device(workshop: Workshop) ->
 
 
 def test_the_slowest_are_not_waited_for_with_more_places_than_a_round_needs(
-    workshop: Workshop,
+    workshop: Workshop, synchronous: Outcome
 ) -> None:
     over = replace(
         SYNCHRONOUS,
         selection=Selection(places=9, rounds=True),
         admission=replace(SYNCHRONOUS.admission, max_staleness=0),
     )
-    waiting, hasty = workshop.run(SYNCHRONOUS), workshop.run(over)
+    waiting, hasty = synchronous, workshop.run(over)
     assert hasty.audit.broken == []
     assert set(hasty.staleness) == {0}
     assert hasty.refused["too-stale"] > 0
@@ -97,7 +104,7 @@ def test_devices_are_as_many_versions_behind_as_is_said(workshop: Workshop) -> N
             },
             "selection": {"behind_versions": [5, 8]},
             "aggregation": {"buffer_size": 1, "max_wait_s": 10.0},
-            "run": {"hours": 0.25, "evaluate_every_h": 0.0},
+            "run": {"hours": 0.2, "evaluate_every_h": 0.0},
         },
         name="late",
     )

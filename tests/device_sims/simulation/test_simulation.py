@@ -22,6 +22,7 @@ from device_sims.simulation.torture import FAULTS, PLAIN_FLEET, draw_scenario, s
 from device_sims.simulation.virtual_time import START, VirtualTime
 from device_sims.simulation.workshop import Workshop
 from edge_agent.evaluation import Evaluation, evaluate
+from tests.device_sims.made_once import made_once
 from wire.messages import Outcome as WireOutcome
 from wire.messages import Refusal
 
@@ -32,10 +33,12 @@ ALL_FAULTS = Faults(
     delay_s=300.0,
     corrupted=0.05,
     agent_crash=0.02,
-    aggregator_crash=0.02,
+    # Each takes a fold of everything so far, and another one while the disk is full.
+    aggregator_crash=0.005,
     backup=0.5,
     agent_full=0.02,
     aggregator_full=0.02,
+    full_s=30.0,
     broker_restarts_h=3.0,
 )
 CALM = Scenario.from_dict(
@@ -74,14 +77,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert other.to_dict()["digest"] != calm.to_dict()["digest"]
 
 
-def test_the_aggregator_knows_each_agents_version_and_state(tmp_path: Path) -> None:
+def test_the_aggregator_knows_each_agents_version_and_state(workshop: Workshop) -> None:
     versions = {"0.1.0": 0.6, "0.0.9": 0.4}
     fleet = replace(CALM.fleet, agent_versions=versions, offline_s=0.0, stay_h=2.0)
     scenario = replace(CALM, fleet=fleet)
-    workshop = Workshop(tmp_path)
     outcome = workshop.run(scenario)
     assert outcome.audit.broken == []
-    database = open_database(f"sqlite:///{tmp_path / 'run' / 'aggregator' / 'ledger.db'}")
+    database = open_database(f"sqlite:///{workshop._folder / 'run' / 'aggregator' / 'ledger.db'}")
     seen = Reports(database).devices(workshop.prepare(scenario).bundle.task)
     database.dispose()
     population = Population(fleet, hours=1.0, seed=CALM.run.seed)
@@ -140,7 +142,8 @@ def test_an_aggregator_that_loses_updates_is_found_and_the_scenario_shrunk(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_updates(monkeypatch)
-    short = replace(STORM, run=replace(STORM.run, hours=0.5))
+    faults = Faults(lost=0.1, duplicated=0.2, agent_crash=0.02)
+    short = replace(CALM, run=replace(CALM.run, hours=0.5), faults=faults)
     assert "lost" in workshop.run(short).audit.broken
     failure = shrink(short, ("lost",), workshop.run)
     assert failure.scenario.data.users <= 2 or failure.scenario.run.hours < 0.2
@@ -257,7 +260,10 @@ def test_virtual_time_goes_in_order_and_can_be_interrupted() -> None:
     assert happened == ["first", "then", "second"]
 
 
-def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_once(monkeypatch, tmp_path / "made")
     path = tmp_path / "scenario.toml"
     assert main(["simulate", "--example"]) == 0
     path.write_text(capsys.readouterr().out.replace("users = 0", "users = 5"))

@@ -34,7 +34,8 @@ from wire.delta import Delta, add, squared_norm
 from wire.parameters import map_parameters
 
 TASKS = {
-    "mf": {"recommender": "mf"},
+    # With the interval of `test_worlds`, so that both share a bundle.
+    "mf": {"recommender": "mf", "training": {"interval_s": 120.0}},
     "mf, clipped and pulled": {"recommender": "mf", "training": {"clip": 0.05, "proximal": 0.1}},
     # Not Adam, which divides by the size of a gradient, and may so make much of a last bit.
     "neumf, momentum": {
@@ -51,13 +52,12 @@ ELSEWHERE = [{"processes": 2}, pytest.param({"ray": "local"}, marks=needs_ray)]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepared]:
-    workshop = Workshop(tmp_path_factory.mktemp("training"))
+def prepared(workshop: Workshop) -> Callable[[str], Prepared]:
     return lambda task: workshop.prepare(scenario(TASKS[task]))
 
 
 def scenario(task: object) -> Scenario:
-    document = {"task": task, "data": {"users": 20}, "run": {"hours": 0.2}}
+    document = {"task": task, "data": {"users": 20}, "run": {"hours": 0.1}}
     return Scenario.from_dict(document, name="training")
 
 
