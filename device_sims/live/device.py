@@ -46,6 +46,13 @@ class _DeadError(Exception):
     """The device's process is gone: what was on its way to the disk is not written any more."""
 
 
+class _FullError(StoreError):
+    """The scenario has filled the device's disk."""
+
+    def __init__(self) -> None:
+        super().__init__("the database failed: database or disk is full (simulated)")
+
+
 @dataclass(slots=True, kw_only=True)
 class Around:
     """What the devices of a process share.
@@ -108,7 +115,7 @@ class Device:
         self._arrivals, self._rng = arrivals, rng
         self._unwritten: deque[Sequence[Interaction]] = deque([history])
         self._stretch: Stretch | None = None
-        self._disk = Disk(around.shortage, _no_space)
+        self._disk = Disk(around.shortage, _FullError)
         self._turn = 0
         self._left = self._first = False
         self.participant: Participant | None = None
@@ -258,7 +265,7 @@ class Device:
                 ),
                 version=self._nature.agent_version or VERSION,
             )
-        except (_DeadError, StoreError):
+        except (_DeadError, _FullError):
             store.close()
             self._reopen()
             return
@@ -335,7 +342,3 @@ class _Mains:
             self._dead = True
             self._died()
             raise _DeadError from None
-
-
-def _no_space() -> Exception:
-    return StoreError("the database failed: database or disk is full (simulated)")

@@ -39,8 +39,8 @@ LEDGER_WRITES = (
 )
 BLOB_WRITES = ("put", "put_file", "upload", "delete")
 RETRY_S = 1.0
-LEAST_RESTART_S = 0.1
-"""A service that cannot start, for its disk is full, does not try in the same instant again."""
+START_AGAIN_S = 10.0
+"""A service that cannot start, for its disk is full, is not started again at once."""
 
 
 class Server:
@@ -117,8 +117,11 @@ class Server:
             )
             engine.start()
             engine.register(self._bundle)
-        except (PowerCut, LedgerUnavailableError, OSError):
+        except PowerCut:
             self._die()
+            return
+        except (LedgerUnavailableError, OSError):
+            self._die(at_least_s=START_AGAIN_S)
             return
         self._engine = engine
         self._network.hand_over()
@@ -160,9 +163,9 @@ class Server:
         if self._engine is not None:
             self._alarm = self._time.at(self._engine.next_due(), self._tick)
 
-    def _die(self) -> None:
+    def _die(self, *, at_least_s: float = 0.0) -> None:
         self._engine = None
-        self._time.after(max(self.restart_s, LEAST_RESTART_S), self.start)
+        self._time.after(max(self.restart_s, at_least_s), self.start)
 
     def _fallible(self, storage: Any, disk: Disk, writes: tuple[str, ...]) -> Any:
         return breaking(breaking(storage, disk, writes), self.breaker, writes)
