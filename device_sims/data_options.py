@@ -15,7 +15,7 @@ from device_sims.datasets import (
     take_users,
 )
 
-__all__ = ["DATASETS", "add_data_options", "load_data"]
+__all__ = ["DATASETS", "add_data_options", "datasets_with", "load_data"]
 
 SYNTHETIC_DEVICES = 200
 DATASETS: Mapping[str, tuple[str, ...]] = {
@@ -126,9 +126,14 @@ def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in chosen.items() if value is not None}
     for name in given:
         if name not in DATASETS[arguments.dataset]:
-            fitting = " or ".join(dataset for dataset, taken in DATASETS.items() if name in taken)
-            raise ValueError(f"--{name.replace('_', '-')} goes with --dataset {fitting}")
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} goes with --dataset {datasets_with(name)}")
     return given
+
+
+def datasets_with(option: str) -> str:
+    """The data sets whose loader takes an option, as a sentence names them."""
+    return " or ".join(name for name, taken in DATASETS.items() if option in taken)
 
 
 def _names(text: str) -> tuple[str, ...]:

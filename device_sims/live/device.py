@@ -19,7 +19,7 @@ from device_sims.live.tally import Tally
 from device_sims.live.way import Way
 from device_sims.nature import Conditions, Nature, Stretch
 from device_sims.simulation.device import STORE_WRITES
-from device_sims.simulation.disk import Disk, Shortage
+from device_sims.simulation.disk import Disk, NoSpaceError, Shortage
 from device_sims.simulation.mishaps import Mishaps
 from device_sims.simulation.power import Breaker, PowerCut, breaking
 from edge_agent import VERSION
@@ -29,7 +29,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.downloads import BlobSource
 from edge_agent.errors import StoreError
 from edge_agent.interactions import Interaction
-from edge_agent.participant import Participant
+from edge_agent.participant import STORE_RETRY_S, Participant
 from edge_agent.runtimes import Runtime
 from edge_agent.state_dir import open_store
 
@@ -37,20 +37,11 @@ __all__ = ["Around", "Device"]
 
 logger = logging.getLogger(__name__)
 
-STORE_RETRY_S = 10.0
-
 Arrivals = Iterator[tuple[float, Sequence[Interaction]]]
 
 
 class _DeadError(Exception):
     """The device's process is gone: what was on its way to the disk is not written any more."""
-
-
-class _FullError(StoreError):
-    """The scenario has filled the device's disk."""
-
-    def __init__(self) -> None:
-        super().__init__("the database failed: database or disk is full (simulated)")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +106,7 @@ class Device:
         self._arrivals, self._rng = arrivals, rng
         self._unwritten: deque[Sequence[Interaction]] = deque([history])
         self._stretch: Stretch | None = None
-        self._disk = Disk(around.shortage, _FullError)
+        self._disk = Disk(around.shortage, NoSpaceError)
         self._turn = 0
         self._left = self._first = False
         self.participant: Participant | None = None
@@ -265,7 +256,7 @@ class Device:
                 ),
                 version=self._nature.agent_version or VERSION,
             )
-        except (_DeadError, _FullError):
+        except (_DeadError, NoSpaceError):
             store.close()
             self._reopen()
             return

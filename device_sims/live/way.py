@@ -54,22 +54,14 @@ class Way(Connection):
         if retain:
             publish(payload)
             return
-        mishaps, link = self._mishaps, self._conditions()
-        if mishaps.strikes("lost"):
-            return
-        if mishaps.strikes("corrupted"):
-            payload = mishaps.damaged(payload)
-        for _ in range(2 if mishaps.strikes("duplicated") else 1):
-            delay_s = mishaps.delay_s(link.latency_s) + len(payload) / link.up_bytes_s
-            self._later(delay_s, partial(publish, payload))
+        for delay_s, arriving in self._mishaps.up(payload, self._conditions()):
+            self._later(delay_s, partial(publish, arriving))
 
     def _receive(self, deliver: Callable[[], object]) -> None:
-        if not self._mishaps.strikes("lost"):
+        delay_s = self._mishaps.down_s(self._conditions())
+        if delay_s is not None:
             # Who has lost the connection meanwhile does not get it any more.
-            self._later(
-                self._mishaps.delay_s(self._conditions().latency_s),
-                lambda: deliver() if self.is_accepted else None,
-            )
+            self._later(delay_s, lambda: deliver() if self.is_accepted else None)
 
     def _later(self, delay_s: float, call: Callable[[], object]) -> None:
         wall_s = self._pace().wall_s(delay_s)

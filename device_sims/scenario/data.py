@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from device_sims.data_options import DATASETS
+from device_sims.data_options import DATASETS, datasets_with
 from device_sims.scenario.errors import ScenarioError
 from device_sims.scenario.table import Checks, read_table, refuse_unknown
 
@@ -76,9 +76,9 @@ def read_data(given: object) -> DataChoice:
     _check_files(data, checks)
     for option in options:
         if option not in DATASETS[data.dataset]:
-            fitting = " or ".join(name for name, taken in DATASETS.items() if option in taken)
             raise ScenarioError(
-                f"data.options.{option} goes with {fitting}; data.dataset is {data.dataset}"
+                f"data.options.{option} goes with {datasets_with(option)}; data.dataset is "
+                f"{data.dataset}"
             )
     return replace(data, files=tuple(Path(file) for file in data.files), options=options)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from device_sims.scenario.table import Checks, read_table
 
-__all__ = ["Selection", "read_selection"]
+__all__ = ["Selection", "most_behind", "read_selection"]
 
 MARGIN = 10
 """So many of the publications that are kept may be gone before a device that is chosen has one."""
@@ -31,6 +31,11 @@ class Selection:
     behind_versions: tuple[int, ...] = (0, 0)
 
 
+def most_behind(keep_publications: int) -> int:
+    """The largest of ``behind_versions`` where so many publications are kept."""
+    return max(0, keep_publications - MARGIN)
+
+
 def read_selection(given: object, *, keep_publications: int) -> Selection:
     """Read the table.
 
@@ -48,7 +53,7 @@ def read_selection(given: object, *, keep_publications: int) -> Selection:
         raise checks.refusal("places", selection.places, "at least 1 with rounds")
     behind = selection.behind_versions
     whole = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in behind)
-    most = max(0, keep_publications - MARGIN)
+    most = most_behind(keep_publications)
     if len(behind) != 2 or not whole or not 0 <= behind[0] <= behind[1] <= most:
         expected = (
             f"[low, high], two whole numbers from 0 to {most} in this order, {MARGIN} less than "

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from device_sims.nature import Nature, Stretch
-from device_sims.simulation.disk import Disk, Shortage
+from device_sims.simulation.disk import Disk, NoSpaceError, Shortage
 from device_sims.simulation.forger import Forger
 from device_sims.simulation.mass import MassWatch
 from device_sims.simulation.memory_store import MemoryStore
@@ -143,7 +143,7 @@ class Device:
         self._around, self.nature, self._rng = surroundings, nature, rng
         self._watch, self._forger = watch, forger
         self._base: Base | None = None
-        self._disk = Disk(surroundings.shortage, _no_space)
+        self._disk = Disk(surroundings.shortage, NoSpaceError)
         self._link, self._session = nature.conditions, 0
         self._stretch = Stretch(0.0, 0.0, nature.conditions)
         self._topic = topics.announcement(surroundings.task)
@@ -468,10 +468,6 @@ class Device:
     def _fallible(self, store: Any) -> Any:
         full = breaking(store, self._disk, STORE_WRITES)
         return breaking(full, self._around.breaker, STORE_WRITES)
-
-
-def _no_space() -> Exception:
-    return StoreError("the database failed: database or disk is full (simulated)")
 
 
 def _is_missed(reason: Refusal | None) -> bool:

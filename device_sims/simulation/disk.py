@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Disk", "Shortage"]
+from edge_agent.errors import StoreError
+
+__all__ = ["Disk", "NoSpaceError", "Shortage"]
+
+
+class NoSpaceError(StoreError):
+    """A device's disk is full, for the scenario says so."""
+
+    def __init__(self) -> None:
+        super().__init__("the database failed: database or disk is full (simulated)")
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 from aggregator.reception import Inbound
@@ -76,14 +77,8 @@ class Network:
     def send(self, topic: str, payload: bytes, link: Conditions) -> None:
         """A device publishes."""
         self.on_sent(topic, payload)
-        mishaps, slow_s = self._mishaps, len(payload) / link.up_bytes_s
-        if mishaps.strikes("lost"):
-            return
-        if mishaps.strikes("corrupted"):
-            payload = mishaps.damaged(payload)
-        for _ in range(2 if mishaps.strikes("duplicated") else 1):
-            delay_s = mishaps.delay_s(link.latency_s) + slow_s
-            self._later(delay_s, lambda: self._arrived(topic, payload))
+        for delay_s, arriving in self._mishaps.up(payload, link):
+            self._later(delay_s, partial(self._arrived, topic, arriving))
 
     # To devices
 
@@ -93,10 +88,11 @@ class Network:
             self.retained[topic] = payload
             self.on_announced()
             return
-        if topic in self._receipts and not self._mishaps.strikes("lost"):
+        if topic in self._receipts:
             _, link = self._receipts[topic]
-            delay_s = self._mishaps.delay_s(link.latency_s)
-            self._later(delay_s, lambda: self._answered(topic, payload))
+            delay_s = self._mishaps.down_s(link)
+            if delay_s is not None:
+                self._later(delay_s, lambda: self._answered(topic, payload))
 
     # To the aggregator
 

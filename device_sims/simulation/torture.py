@@ -17,6 +17,7 @@ from device_sims.scenario import (
     Selection,
     Traits,
 )
+from device_sims.scenario.selection import most_behind
 from device_sims.simulation.outcome import Outcome
 
 __all__ = ["Failure", "draw_scenario", "shrink", "smaller"]
@@ -37,7 +38,7 @@ FAULTS = {
 }
 """The largest that is drawn of each."""
 MOST_HOSTILE = 0.4
-MOST_BEHIND = 20
+MOST_BEHIND = 19
 VERSIONS = {"0.1.0": 0.8, "0.0.9": 0.2}
 PLAIN_FLEET: Mapping[str, Any] = {
     name: getattr(FleetBehaviour(), name)
@@ -75,7 +76,7 @@ def draw_scenario(like: Scenario, seed: int) -> Scenario:
     )
     if rng.random() < 0.3:
         drawn = replace(drawn, fleet=replace(drawn.fleet, agent_versions=VERSIONS))
-    drawn = replace(drawn, selection=_selection(rng))
+    drawn = replace(drawn, selection=_selection(like, rng))
     return drawn.with_seed(seed)
 
 
@@ -147,9 +148,10 @@ def _rule(rng: np.random.Generator) -> dict[str, Any]:
     return {"buffer_size": buffer_size, **robust[int(rng.integers(len(robust)))]}
 
 
-def _selection(rng: np.random.Generator) -> Selection:
+def _selection(like: Scenario, rng: np.random.Generator) -> Selection:
     places = int(rng.integers(1, 12)) if rng.random() < 0.4 else 0
-    low, high = sorted(rng.integers(0, MOST_BEHIND, 2).tolist())
+    most = min(MOST_BEHIND, most_behind(like.service.retention.keep_publications))
+    low, high = sorted(rng.integers(0, most + 1, 2).tolist())
     return Selection(
         places=places,
         rounds=bool(places and rng.random() < 0.5),
